@@ -1,0 +1,45 @@
+# Two commands: `make lab` opens the course, `make test` checks all of it.
+# Both make the environment in .venv first if it is not there.
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# The first Python 3.10-3.13 that is found; or say which: make lab PYTHON=/path/to/python3.12
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
+	"$$p" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+
+# As root (a container) Jupyter wants to be told; without a display there is no browser to open.
+LAB_FLAGS := $(if $(filter 0,$(shell id -u)),--allow-root) \
+	$(if $(or $(DISPLAY),$(WAYLAND_DISPLAY),$(filter Darwin,$(shell uname -s))),,--no-browser)
+
+.PHONY: lab test lint refresh clean help
+
+lab: $(STAMP)  ## open the course in JupyterLab
+	$(BIN)/jupyter lab $(LAB_FLAGS) $(LAB_ARGS) --notebook-dir=notebooks
+
+test: $(STAMP)  ## run every check; arguments for pytest in ARGS
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP)  ## ruff and the notebook lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m tests.notebooks lint
+
+refresh: $(STAMP)  ## execute notebooks in place: make refresh, or make refresh NB=notebooks/ch02_text_data.ipynb
+	$(BIN)/python -m tests.notebooks refresh $(NB)
+
+clean:  ## remove the environment and everything that is made
+	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache build
+	find . -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
+
+$(STAMP): requirements.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "No Python 3.10, 3.11, 3.12 or 3.13 was found: install one (for instance 'sudo apt install python3 python3-venv', or from python.org) and run make again." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { echo "$(PYTHON) is not Python 3.10 to 3.13: install one of these and run 'make PYTHON=python3.12', with its name." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) comes without venv: install it (on Debian and Ubuntu: 'sudo apt install python3-venv') and run make again." >&2; exit 1; }
+	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@

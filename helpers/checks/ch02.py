@@ -1,0 +1,3 @@
+"""Checkers for chapter 2."""
+
+__all__: list[str] = []

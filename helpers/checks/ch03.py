@@ -1,0 +1,3 @@
+"""Checkers for chapter 3."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Checkers for chapter 4."""
+
+__all__: list[str] = []

@@ -9,14 +9,18 @@ STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
 	"$$p" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 
+# No news and no version checks: JupyterLab would ask the internet for them.
+OFFLINE := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
+	--LabApp.extension_manager=readonly
+
 # As root (a container) Jupyter wants to be told; without a display there is no browser to open.
 LAB_FLAGS := $(if $(filter 0,$(shell id -u)),--allow-root) \
 	$(if $(or $(DISPLAY),$(WAYLAND_DISPLAY),$(filter Darwin,$(shell uname -s))),,--no-browser)
 
-.PHONY: lab test lint refresh clean help
+.PHONY: lab test lint refresh links clean help
 
 lab: $(STAMP)  ## open the course in JupyterLab
-	$(BIN)/jupyter lab $(LAB_FLAGS) $(LAB_ARGS) --notebook-dir=notebooks
+	$(BIN)/jupyter lab $(LAB_FLAGS) $(OFFLINE) --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
 
 test: $(STAMP)  ## run every check; arguments for pytest in ARGS
 	$(BIN)/python -m pytest $(ARGS)
@@ -29,6 +33,9 @@ lint: $(STAMP)  ## ruff and the notebook lint
 refresh: $(STAMP)  ## execute notebooks in place: make refresh, or make refresh NB=notebooks/ch02_text_data.ipynb
 	$(BIN)/python -m tests.notebooks refresh $(NB)
 
+links: $(STAMP)  ## stamp the repository named in pyproject.toml into the notebooks' badges and bootstrap cells
+	$(BIN)/python -m tests.notebooks links
+
 clean:  ## remove the environment and everything that is made
 	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache build
 	find . -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
@@ -38,8 +45,8 @@ help:  ## this list
 
 $(STAMP): requirements.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "No Python 3.10, 3.11, 3.12 or 3.13 was found: install one (for instance 'sudo apt install python3 python3-venv', or from python.org) and run make again." >&2; exit 1; }
-	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { echo "$(PYTHON) is not Python 3.10 to 3.13: install one of these and run 'make PYTHON=python3.12', with its name." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { echo "$(PYTHON) is not Python 3.10 to 3.13: install one of these and run 'make PYTHON=python3.12', with its name." >&2; exit 1; }
 	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) comes without venv: install it (on Debian and Ubuntu: 'sudo apt install python3-venv') and run make again." >&2; exit 1; }
-	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@

@@ -95,7 +95,7 @@ def fetch(file: DataFile) -> Path:
                 path = pooch.retrieve(url, known_hash=f"sha256:{file.sha256}", fname=file.name, path=folder)
                 return Path(path)
             except Exception as error:  # pooch raises requests' errors, OSError and ValueError alike
-                failures[url] = f"{url}: {str(error).splitlines()[0]}"
+                failures[url] = f"{url}: {(str(error) or type(error).__name__).splitlines()[0]}"
     raise ConnectionError(
         f"{file.name} could not be downloaded. Put it into a folder and name that folder in COURSE_DATA_DIR, or use "
         f"the quick profile, which needs no download. Tried " + "; ".join(failures.values())

@@ -1,6 +1,7 @@
 """The course's figures: one style, one way to show them with a text alternative, and the plots used everywhere.
 
-Pictures that belong to a single chapter are in `helpers.figures`.
+Importing this module sets matplotlib's defaults to the course's style. Pictures that belong to a single chapter are
+in `helpers.figures`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 SKY, RED, YELLOW, GREY = "#56B4E9", "#D55E00", "#F0E442", "#767676"
 INK, PAPER, SHADE = "#222222", "#FFFFFF", "#EEF2F5"
 
-_STYLE = {
+_STYLE: dict[str, object] = {
     "figure.facecolor": PAPER,
     "figure.constrained_layout.use": True,
     "axes.facecolor": PAPER,
@@ -38,14 +39,14 @@ _STYLE = {
     "lines.linewidth": 2,
     "text.color": INK,
 }
+plt.rcParams.update(_STYLE)
 _DPI = 144
 _DISPLAY_DPI = 96
 
 
 def subplots(width: float = 7, height: float = 3, rows: int = 1, cols: int = 1, **options) -> tuple[Figure, Axes]:
     """`plt.subplots` in the course's style; `width` and `height` are in inches, other options go to matplotlib."""
-    with plt.rc_context(_STYLE):
-        return plt.subplots(rows, cols, figsize=(width, height), **options)
+    return plt.subplots(rows, cols, figsize=(width, height), **options)
 
 
 def canvas(width: float = 7, height: float = 3) -> tuple[Figure, Axes]:
@@ -59,8 +60,7 @@ def canvas(width: float = 7, height: float = 3) -> tuple[Figure, Axes]:
 def png(fig: Figure) -> bytes:
     """The figure as a small PNG (256 colours); the figure is closed."""
     buffer = io.BytesIO()
-    with plt.rc_context(_STYLE):
-        fig.savefig(buffer, format="png", dpi=_DPI)
+    fig.savefig(buffer, format="png", dpi=_DPI)
     plt.close(fig)
     small = io.BytesIO()
     picture = Image.open(buffer).convert("RGB")
@@ -101,7 +101,7 @@ def heatmap(
         return
     for (row, col), value in np.ndenumerate(values):
         red, green, blue, _ = image.cmap(image.norm(value)) if np.isfinite(value) else (1, 1, 1, 1)
-        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
+        dark = 0.213 * red**2.2 + 0.715 * green**2.2 + 0.072 * blue**2.2 < 0.21  # where white reads better than ink
         text = fmt.format(value).replace("inf", "∞").replace("-", "−")
         ax.text(col, row, text, ha="center", va="center", fontsize=8.5, color=PAPER if dark else INK)
 

@@ -17,7 +17,7 @@ def slider(name: str, low: float, high: float, step: float, value: float) -> ipy
     """A labelled slider from `low` to `high`; whole numbers if all four are."""
     whole = all(isinstance(number, int) for number in (low, high, step, value))
     kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
-    return kind(value=value, min=low, max=high, step=step, **_label(name))
+    return kind(value=value, min=low, max=high, step=step, continuous_update=False, **_label(name))
 
 
 def choice(name: str, options: Sequence[str], value: str | None = None) -> ipywidgets.Widget:
@@ -27,12 +27,7 @@ def choice(name: str, options: Sequence[str], value: str | None = None) -> ipywi
 
 def _label(name: str) -> dict:
     wide = ipywidgets.Layout(width="420px")
-    return {
-        "description": name,
-        "layout": wide,
-        "style": {"description_width": "140px"},
-        "continuous_update": False,
-    }
+    return {"description": name, "layout": wide, "style": {"description_width": "140px"}}
 
 
 def play(draw: Callable[..., Figure], alt: str, **controls: ipywidgets.Widget) -> None:

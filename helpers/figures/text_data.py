@@ -1,0 +1,252 @@
+"""Pictures for chapter 2: from text to token ids, windows and embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from ..plots import BLUE, GREEN, GREY, INK, PAPER, PINK, RED, SHADE, arrow, box, canvas, heatmap, subplots
+
+# Pale tints of the palette, on which dark text is easy to read; neighbours in the list differ in lightness too.
+_TINTS = ["#BFE0F2", "#FBE3B5", "#BDE6D6", "#EFD0E0", "#FFF6A8", "#F6C9AE"]
+_PALE_BLUE, _PALE_ORANGE, _PALE_GREEN = "#BFE0F2", "#FBE3B5", "#BDE6D6"
+_CHAR = 0.083  # inches that a character of 9 points takes, about
+
+
+def visible(piece: str | bytes) -> str:
+    """A token as it can be drawn: a dot for a space, an arrow for a new line, <F0> for a byte of a cut character.
+
+    >>> visible(" ladder"), visible(bytes([0xF0, 0x9F]))
+    ('·ladder', '<F0><9F>')
+    """
+    if isinstance(piece, bytes):
+        try:
+            piece = piece.decode("utf-8")
+        except UnicodeDecodeError:
+            piece = "".join(chr(byte) if byte < 128 else f"<{byte:02X}>" for byte in piece)
+    return piece.replace(" ", "·").replace("\n", "↵")
+
+
+def pipeline(text: str, tokenizer: Any, numbers: torch.Tensor) -> Figure:
+    """The way of a short text into the model: text, tokens, ids, embeddings.
+
+    `numbers` is (tokens, n): the first n embedding numbers of each token of `text`.
+    """
+    ids = tokenizer.encode(text)
+    fig, ax = canvas(7, 3.7)
+    left, step = 1.75, 5.1 / len(ids)
+    centres = [left + step * (index + 0.5) for index in range(len(ids))]
+    for y, name in [(3.35, "text"), (2.5, "tokens"), (1.65, "token ids"), (0.55, "embeddings")]:
+        ax.text(0.1, y, name, fontsize=10.5, weight="bold", va="center")
+    box(ax, left + 2.55, 3.35, visible(text), width=5.0, height=0.42, color=PAPER, fontsize=11)
+    for index, (token_id, x) in enumerate(zip(ids, centres, strict=True)):
+        width = min(step - 0.12, 1.1)
+        piece = visible(tokenizer.decode_single_token_bytes(token_id))
+        arrow(ax, (x, 3.14), (x, 2.71))
+        box(ax, x, 2.5, piece, width=width, color=_TINTS[index % len(_TINTS)])
+        arrow(ax, (x, 2.3), (x, 1.86))
+        box(ax, x, 1.65, str(token_id), width=width)
+        arrow(ax, (x, 1.45), (x, 1.04))
+        shown = "\n".join(f"{number:.2f}".replace("-", "−") for number in numbers[index].tolist()) + "\n…"
+        box(ax, x, 0.55, shown, width=width, height=0.96, color=_TINTS[index % len(_TINTS)], fontsize=8.5)
+    for y, name in [(2.92, "split"), (2.08, "look up the id"), (1.25, "pick a row")]:
+        ax.text(0.1, y, name, fontsize=8.5, color=GREY, va="center", style="italic")
+    return fig
+
+
+def word_map(words: Mapping[str, tuple[float, float]], groups: Mapping[str, Sequence[str]]) -> Figure:
+    """Words as points in the plane, one colour and one marker for each group of words."""
+    fig, ax = subplots(6.4, 3.9)
+    for (name, members), color, marker in zip(groups.items(), [BLUE, RED, GREEN, PINK], "osD^", strict=False):
+        points = np.array([words[word] for word in members])
+        ax.scatter(*points.T, color=color, marker=marker, s=55, label=name, zorder=3)
+        for word, (x, y) in zip(members, points, strict=True):
+            ax.annotate(word, (x, y), xytext=(8, 0), textcoords="offset points", va="center")
+    ax.axhline(0, color=GREY, lw=0.7)
+    ax.axvline(0, color=GREY, lw=0.7)
+    ax.set(xlabel="first number of the embedding", ylabel="second number", title="Nine words as points")
+    ax.set(xlim=(-1.15, 1.35), ylim=(-1.1, 1.25))
+    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return fig
+
+
+def token_pieces(lines: Sequence[str], tokenizer: Any) -> Figure:
+    """Each line cut into its tokens: coloured pieces with their ids below; a dot stands for a space."""
+    room, rows = 6.8, []
+    for line in lines:
+        row: list[tuple[str, int, float]] = []
+        for token_id in tokenizer.encode(line, allowed_special="all"):
+            piece = visible(tokenizer.decode_single_token_bytes(token_id))
+            width = max(_CHAR * len(piece) + 0.16, _CHAR * len(str(token_id)) + 0.02)
+            if row and sum(w + 0.04 for *_, w in row) + width > room:
+                rows.append(row)
+                row = []
+            row.append((piece, token_id, width))
+        rows.append(row)
+    height = 0.72 * len(rows) + 0.05
+    fig, ax = canvas(7, height)
+    for number, row in enumerate(rows):
+        x, y = 0.1, height - 0.25 - 0.72 * number
+        for index, (piece, token_id, width) in enumerate(row):
+            box(ax, x + width / 2, y, piece, width=width, height=0.34, color=_TINTS[index % len(_TINTS)], edge=PAPER)
+            ax.text(x + width / 2, y - 0.29, str(token_id), ha="center", va="center", fontsize=8, color=INK)
+            x += width + 0.04
+    return fig
+
+
+def merge_steps(steps: Sequence[Sequence[bytes]], ranks: Mapping[bytes, int]) -> Figure:
+    """How byte-pair encoding joins a word: a row per step, the piece that was just made in orange.
+
+    `steps` are the pieces before and after each merge, `ranks` gives each piece its token id.
+    """
+    height = 0.44 * len(steps) + 0.35
+    fig, ax = canvas(7, height)
+    unit = min(0.33, 4.6 / sum(len(piece) for piece in steps[0]))
+    for number, pieces in enumerate(steps):
+        y = height - 0.42 - 0.44 * number
+        before = steps[number - 1] if number else pieces
+        fresh = next((i for i, piece in enumerate(pieces) if piece != before[i]), None)
+        x = 0.15
+        for index, piece in enumerate(pieces):
+            width = unit * len(piece)
+            color = _PALE_ORANGE if index == fresh else SHADE
+            box(ax, x + width / 2, y, visible(piece), width=width - 0.04, height=0.34, color=color)
+            x += width
+        note = "single bytes" if fresh is None else f"merge {visible(pieces[fresh])} (id {ranks[pieces[fresh]]})"
+        ax.text(5.0, y, note, va="center", fontsize=9)
+    ax.text(0.15, height - 0.12, "pieces", fontsize=9, weight="bold", va="center")
+    ax.text(5.0, height - 0.12, "what was done", fontsize=9, weight="bold", va="center")
+    return fig
+
+
+def sliding_window(tokens: Sequence[str], max_length: int, stride: int, most: int = 5) -> Figure:
+    """Windows over the first tokens of a text: inputs in blue, the targets one token further in orange.
+
+    At most `most` windows are drawn; the caption counts all that fit.
+    """
+    count = max((len(tokens) - max_length - 1) // stride + 1, 0)
+    shown = min(count, most)
+    left, room = 0.95, 6.0
+    widths = np.array([_CHAR * len(visible(token)) + 0.14 for token in tokens])
+    scale = room / widths.sum()
+    edges = left + scale * np.concatenate([[0], np.cumsum(widths)])
+    height = 0.95 + 0.72 * most
+    fig, ax = canvas(7, height)
+
+    def cell(index: int, y: float, color: str) -> None:
+        x, width = (edges[index] + edges[index + 1]) / 2, edges[index + 1] - edges[index] - 0.05
+        text = visible(tokens[index])
+        box(ax, x, y, text, width=width, height=0.27, color=color, fontsize=min(9, 9 * scale))
+
+    top = height - 0.45
+    ax.text(0.05, top, "text", va="center", weight="bold", fontsize=9)
+    for index in range(len(tokens)):
+        cell(index, top, SHADE)
+        ax.text((edges[index] + edges[index + 1]) / 2, top + 0.27, str(index), ha="center", fontsize=7.5, color=GREY)
+    for window in range(shown):
+        y, start = top - 0.52 - 0.72 * window, window * stride
+        ax.text(0.05, y, f"input {window}", va="center", fontsize=8.5, color=BLUE, weight="bold")
+        ax.text(0.05, y - 0.3, f"target {window}", va="center", fontsize=8.5, color="#9A5B00", weight="bold")
+        for index in range(start, start + max_length):
+            cell(index, y, _PALE_BLUE)
+            cell(index + 1, y - 0.3, _PALE_ORANGE)
+    more = f", the first {shown} of them drawn" if shown < count else ""
+    windows = "1 window fits" if count == 1 else f"{count} windows fit"
+    caption = f"max_length = {max_length}, stride = {stride}: {windows} into these {len(tokens)} tokens{more}"
+    ax.text(0.05, 0.08, caption, fontsize=9, va="center")
+    return fig
+
+
+def batch(inputs: torch.Tensor, targets: torch.Tensor, tokenizer: Any) -> Figure:
+    """A batch of inputs and one of targets, both (B, T), as two tables of tokens; arrows show the move by one."""
+    rows, cols = inputs.shape
+    height = 0.52 * rows + 0.62
+    fig, ax = canvas(7, height)
+    width = 3.05 / cols
+    for left, ids, color, name in [(0.1, inputs, _PALE_BLUE, "inputs"), (3.85, targets, _PALE_ORANGE, "targets")]:
+        ax.text(left, height - 0.17, f"{name}, ({rows}, {cols})", weight="bold", va="center")
+        for row in range(rows):
+            for col in range(cols):
+                token_id = int(ids[row, col])
+                text = visible(tokenizer.decode_single_token_bytes(token_id))
+                x, y = left + width * (col + 0.5), height - 0.62 - 0.52 * row
+                size = min(9, 9 * (width - 0.05) / (_CHAR * len(text) + 0.04))
+                box(ax, x, y, "", width=width - 0.04, height=0.46, color=color)
+                ax.text(x, y + 0.08, text, ha="center", va="center", fontsize=size)
+                ax.text(x, y - 0.12, str(token_id), ha="center", va="center", fontsize=7.5, color=INK)
+    for row in range(rows):
+        y = height - 0.62 - 0.52 * row
+        arrow(ax, (3.2, y), (3.8, y), color=GREY)
+    ax.text(0.1, 0.1, "each row is a window of the text; an arrow moves it on by one token", fontsize=8.5, va="center")
+    return fig
+
+
+def lookup(weight: torch.Tensor, ids: Sequence[int]) -> Figure:
+    """An embedding layer as a table: `weight` is (V, C); each of the ids picks the row of that number."""
+    weight = weight.detach()
+    vocabulary, size = weight.shape
+    fig, ax = canvas(7, 0.36 * max(vocabulary, len(ids)) + 0.55)
+    top = 0.36 * max(vocabulary, len(ids)) - 0.1
+    colors = {token_id: _TINTS[index % len(_TINTS)] for index, token_id in enumerate(dict.fromkeys(ids))}
+
+    def row(x: float, y: float, values: torch.Tensor, color: str) -> None:
+        for col, value in enumerate(values.tolist()):
+            text = f"{value:.2f}".replace("-", "−")
+            box(ax, x + 0.62 * col, y, text, width=0.6, height=0.31, color=color)
+
+    for x, name in [(0.45, "token ids"), (3.1, f"weight, ({vocabulary}, {size})")]:
+        ax.text(x, top + 0.45, name, ha="center", va="center", weight="bold")
+    ax.text(5.95, top + 0.45, f"output, ({len(ids)}, {size})", ha="center", va="center", weight="bold")
+    for token_id in range(vocabulary):
+        y = top - 0.36 * token_id
+        ax.text(2.0, y, str(token_id), ha="right", va="center", color=GREY, fontsize=9)
+        row(2.48, y, weight[token_id], colors.get(token_id, PAPER))
+    shift = 0.36 * (vocabulary - len(ids)) / 2
+    for index, token_id in enumerate(ids):
+        y, source = top - shift - 0.36 * index, top - 0.36 * token_id
+        box(ax, 0.45, y, str(token_id), width=0.5, height=0.31, color=colors[token_id])
+        arrow(ax, (0.72, y), (1.84, source))
+        row(5.33, y, weight[token_id], colors[token_id])
+        arrow(ax, (4.05, source), (5.01, y))
+    return fig
+
+
+def add_positions(tokens: Sequence[str], token_rows: torch.Tensor, position_rows: torch.Tensor) -> Figure:
+    """Token embeddings plus position embeddings give input embeddings: three heatmaps, each (T, C)."""
+    token_rows, position_rows = token_rows.detach(), position_rows.detach()
+    labels = [visible(token) for token in tokens]
+    places = [f"position {place}" for place in range(len(labels))]
+    limit = float((token_rows + position_rows).abs().max())
+    fig, axes = subplots(7, 0.22 * len(labels) + 0.8, 1, 3)
+    parts = [
+        (token_rows, labels, "token embedding"),
+        (position_rows, places, "+  position embedding"),
+        (token_rows + position_rows, labels, "=  input embedding"),
+    ]
+    for ax, (values, names, title) in zip(axes, parts, strict=True):
+        heatmap(ax, values, rows=names, fmt=None, cmap="RdBu", vmin=-limit, vmax=limit)
+        ax.set_title(title, fontsize=10)
+        ax.set_xlabel(f"first {values.shape[1]} numbers")
+        ax.tick_params(axis="y", labelsize=8)
+    fig.colorbar(axes[0].images[0], ax=axes, shrink=0.8, pad=0.02)
+    return fig
+
+
+def absolute_and_relative(tokens: Sequence[str]) -> Figure:
+    """What each scheme tells the model: a number for each place, or a distance for each pair of places."""
+    labels = [visible(token) for token in tokens]
+    places = np.arange(len(labels))
+    fig, axes = subplots(7, 3.7, 1, 2, width_ratios=[1, 2.2])
+    heatmap(axes[0], places[:, None], rows=labels, fmt="{:.0f}", cmap="Blues", vmax=2 * len(labels))
+    axes[0].set_title("absolute:\none number a token")
+    distances = places[:, None] - places[None, :]
+    limit = 1.6 * len(labels)
+    heatmap(axes[1], distances, rows=labels, cols=labels, fmt="{:.0f}", cmap="PuOr", vmin=-limit, vmax=limit)
+    for ax in axes:
+        ax.tick_params(labelsize=8)
+    axes[1].set_title("relative:\none number a pair (row − column)")
+    return fig

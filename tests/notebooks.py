@@ -1,0 +1,372 @@
+"""Keeping notebooks in order: `python -m tests.notebooks refresh|lint|links [paths]`.
+
+`refresh` executes notebooks in place in fresh kernels, `links` stamps the repository into badges and bootstrap
+cells, `lint` says what is wrong with committed notebooks. Without paths, all notebooks of the course.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import nbformat
+
+from tests.nbval_numbers import WIDGET, kernel_environment, merge_streams
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Notebooks of the syllabus that others may link to before they exist; a test sees to it that names leave this list.
+PLANNED = {
+    "ch05_pretraining.ipynb",
+    "appendix_a_pytorch.ipynb",
+    "appendix_c_solutions.ipynb",
+}
+
+ENDING = ["What you built", "Check yourself", "What comes next"]
+LEAD_INS = ["What you will be able to do.", "What you need first.", "Time."]
+BOOTSTRAP = """\
+import sys
+
+if "google.colab" in sys.modules:  # nothing to do on your own machine; in Colab, fetch the course's helpers
+    get_ipython().run_line_magic("pip", "install -q git+https://github.com/{repository}")"""
+BADGE_IMAGE = "![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)"
+BADGE = f"[{BADGE_IMAGE}](https://colab.research.google.com/github/{{repository}}/blob/main/{{path}})"
+MOST_BYTES, MOST_BULLETS, MOST_UNCOMPARED = 3_000_000, 0.40, 0.05
+UNCOMPARED = ("nbval-skip", "nbval-ignore-output")
+TAG = re.compile(
+    r"bootstrap|setup|raises-exception|nbval-skip|nbval-ignore-output|nbval-machine|nbval-[ra]tol=(0\.\d+|\d+e-\d+)"
+    r"|reason:[a-z0-9-]+|helpers:\w+\.\w+|exercise:[1-9A-E]\.\d+"
+)
+PRIVATE = re.compile(
+    r"(?<![\w.~-])/(?:home|root|work|tmp|Users)\b|(?<!\w)(?:C:\\|[A-Z]:\\{1,2}[A-Z])"
+    r"|Looking in indexes|index-url|artifactory|pythonhosted|/simple\b"
+)
+
+
+def all_notebooks(root: Path = ROOT) -> list[Path]:
+    """The notebooks of the course, chapters first, the bonus ones last."""
+    found = [path for path in (root / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts]
+    return sorted(found, key=lambda path: (len(path.parts), not path.name.startswith("ch"), path.name))
+
+
+def repository() -> str:
+    """OWNER/NAME of the course's repository, from pyproject.toml (read without tomllib, which Python 3.10 lacks)."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    return re.search(r'^Repository = "https://github\.com/([\w.-]+/[\w.-]+)"', text, re.MULTILINE)[1]
+
+
+# ---- reading, writing, executing -----------------------------------------------------------------------------------
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    """A notebook, with ids (made from place and content) for cells that have none."""
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    for number, cell in enumerate(raw["cells"]):
+        cell.setdefault("id", hashlib.sha256(f"{number} {cell['source']}".encode()).hexdigest()[:8])
+    raw["nbformat_minor"] = max(raw["nbformat_minor"], 5)
+    return nbformat.reads(json.dumps(raw), as_version=4)
+
+
+def write(nb: nbformat.NotebookNode, path: Path) -> None:
+    """Write a notebook whole or not at all."""
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(nbformat.writes(nb).rstrip("\n") + "\n", encoding="utf-8", newline="\n")
+    os.replace(temporary, path)
+
+
+def tags(cell: nbformat.NotebookNode) -> list[str]:
+    return list(cell.metadata.get("tags", []))
+
+
+def code_cells(nb: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    """The code cells that hold any code."""
+    return [cell for cell in nb.cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+def digest(nb: nbformat.NotebookNode) -> str:
+    """A digest of the code cells: sources, tags, outputs. `refresh` records it, so that `lint` notices any edit."""
+    content = [[cell.source, sorted(tags(cell)), cell.outputs] for cell in code_cells(nb)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def seal(nb: nbformat.NotebookNode) -> None:
+    """Record the digest, of what will be read back, in the notebook's metadata."""
+    nb.metadata["course"] = {"outputs": digest(nbformat.reads(nbformat.writes(nb), as_version=4))}
+
+
+def tidy(nb: nbformat.NotebookNode) -> None:
+    """Leave out what changes without meaning anything: widget views, timings, editors' metadata, pieces of prints."""
+    nb.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        }
+    )
+    for cell in nb.cells:
+        cell.metadata = nbformat.from_dict({"tags": tags(cell)} if tags(cell) else {})
+        if cell.cell_type == "code":
+            for output in cell.outputs:
+                output.get("data", {}).pop(WIDGET, None)
+            cell.outputs = [output for output in merge_streams(cell.outputs) if output.get("data", True)]
+
+
+def refresh(path: Path) -> float:
+    """Execute a notebook in place, in a fresh kernel and the quick profile; returns the seconds it took.
+
+    Raises nbclient's CellExecutionError, and leaves the file alone, if a cell fails.
+    """
+    from nbclient import NotebookClient
+
+    nb, start = read(path), time.perf_counter()
+    options = {"record_timing": False, "store_widget_state": False, "timeout": 600, "kernel_name": "python3"}
+    with kernel_environment():
+        NotebookClient(nb, resources={"metadata": {"path": str(path.parent)}}, **options).execute()
+    tidy(nb)
+    seal(nb)
+    write(nb, path)
+    return time.perf_counter() - start
+
+
+def links(path: Path, root: Path = ROOT) -> bool:
+    """Stamp the repository into a notebook's badge and bootstrap cell; returns whether anything changed."""
+    nb = read(path)
+    before, sealed = nbformat.writes(nb), nb.metadata.get("course", {}).get("outputs") == digest(nb)
+    first = nb.cells[0]
+    title, *rest = [line for line in first.source.splitlines() if not line.startswith("[![Open in Colab]")]
+    first.source = "\n\n".join([title, _badge(path, root), "\n".join(rest).strip()]).strip()
+    for cell in nb.cells:
+        if "bootstrap" in tags(cell):
+            cell.source = BOOTSTRAP.format(repository=repository())
+    if sealed:
+        seal(nb)
+    if changed := nbformat.writes(nb) != before:
+        write(nb, path)
+    return changed
+
+
+def _badge(path: Path, root: Path) -> str:
+    return BADGE.format(repository=repository(), path=path.resolve().relative_to(root.resolve()).as_posix())
+
+
+# ---- lint ----------------------------------------------------------------------------------------------------------
+
+
+class Page:
+    """A notebook under lint. `problems` in it are what each rule below yields."""
+
+    def __init__(self, path: Path, root: Path):
+        self.path, self.root, self.nb = path, root, nbformat.read(path, as_version=4)
+        self.code = code_cells(self.nb)
+        self.texts = [cell.source for cell in self.nb.cells if cell.cell_type == "markdown"]
+        self.prose = [re.sub(r"^(```|~~~).*?^\1", "", text, flags=re.MULTILINE | re.DOTALL) for text in self.texts]
+        self.headings = re.findall(r"^(#+) +(.+?) *$", "\n".join(self.prose), flags=re.MULTILINE)
+        chapter = re.match(r"ch0*(\d+)_", path.name)
+        appendix = re.match(r"appendix_([a-e])_", path.name)
+        self.chapter = chapter[1] if chapter else None
+        self.number = self.chapter or (appendix[1].upper() if appendix else None)
+
+    def outputs(self) -> Iterator[tuple[nbformat.NotebookNode, nbformat.NotebookNode]]:
+        for cell in self.code:
+            for output in cell.outputs:
+                yield cell, output
+
+
+def name(cell: nbformat.NotebookNode) -> str:
+    """How messages refer to a cell: by its first line."""
+    return f"cell `{cell.source.strip().splitlines()[0][:60]}`"
+
+
+def executed(page: Page) -> Iterator[str]:
+    for expected, cell in enumerate(page.code, start=1):
+        if cell.execution_count != expected:
+            yield f"{name(cell)} has execution count {cell.execution_count} instead of {expected}: run make refresh"
+            return
+
+
+def current(page: Page) -> Iterator[str]:
+    if page.nb.metadata.get("course", {}).get("outputs") != digest(page.nb):
+        yield "code or outputs were edited since they were executed: run make refresh"
+
+
+def clean_outputs(page: Page) -> Iterator[str]:
+    for cell, output in page.outputs():
+        if output.output_type == "error" and "raises-exception" not in tags(cell):
+            yield f"{name(cell)} stopped with {output.ename}"
+        if output.get("name") == "stderr":
+            yield f"{name(cell)} writes to stderr: {output.text[:60]!r}"
+        if WIDGET in output.get("data", {}):
+            yield f"{name(cell)} holds a widget view: run make refresh"
+    if "widgets" in page.nb.metadata:
+        yield "the notebook holds widget state: run make refresh"
+
+
+def no_private_paths(page: Page) -> Iterator[str]:
+    texts = [(name(cell), cell.source) for cell in page.nb.cells if cell.source.strip()]
+    for cell, output in page.outputs():
+        kept = {kind: value for kind, value in output.get("data", {}).items() if not kind.startswith("image/")}
+        found = [output.get("text", ""), *map(str, kept.values()), *output.get("traceback", [])]
+        texts.append((f"the output of {name(cell)}", "\n".join(found)))
+    for where, text in texts:
+        if match := PRIVATE.search(text):
+            yield f"{where} names a place of one machine: {text[match.start() : match.start() + 40]!r}"
+
+
+def pictures(page: Page) -> Iterator[str]:
+    for cell, output in page.outputs():
+        data = output.get("data", {})
+        for kind in [kind for kind in data if kind.startswith("image/")]:
+            alt = output.metadata.get(kind, {}).get("alt", "")
+            if len(alt.split()) < 5:
+                yield f"{name(cell)} shows a figure without alternative text of at least five words: use plots.show"
+            elif data.get("text/plain") != alt:
+                yield f"{name(cell)} shows a figure whose text/plain is not its alternative text"
+        if "<img" in str(data.get("text/html", "")):
+            yield f"{name(cell)} shows an image by HTML: use plots.show"
+    for text in page.prose:
+        if re.search(r"!\[|<img", text.replace(BADGE_IMAGE, "")):
+            yield f"an image in markdown, {text[:40]!r}: draw it with helpers.plots"
+
+
+def frame(page: Page) -> Iterator[str]:
+    cells = page.nb.cells
+    first = cells[0].source.splitlines() if cells and cells[0].cell_type == "markdown" else []
+    if not first or not first[0].startswith("# ") or [mark for mark, _ in page.headings].count("#") != 1:
+        yield "the first cell must begin with the only H1 (`# Title`)"
+    elif page.chapter and not first[0].startswith(f"# Chapter {page.chapter}: "):
+        yield f"the title must begin with `# Chapter {page.chapter}: `"
+    if next((line for line in first[1:] if line.strip()), "") != _badge(page.path, page.root):
+        yield "under the title there must be the Colab badge of this repository and file: run make links"
+    opening = "\n\n".join(page.texts[:4])
+    starts = [opening.find(f"\n**{lead_in}**") for lead_in in LEAD_INS]
+    if -1 in starts or starts != sorted(starts):
+        yield f"the opening must have paragraphs that begin with {', '.join(f'**{lead_in}**' for lead_in in LEAD_INS)}"
+    bootstrap = BOOTSTRAP.format(repository=repository())
+    if not page.code or "bootstrap" not in tags(page.code[0]) or page.code[0].source != bootstrap:
+        yield "the first code cell must be the bootstrap cell, tagged and to the letter: run make links"
+    if len(page.code) < 2 or "setup" not in tags(page.code[1]):
+        yield "the second code cell must be the imports and the profile, tagged `setup`"
+
+
+def sections(page: Page) -> Iterator[str]:
+    titles = [title for mark, title in page.headings if mark == "##"]
+    if titles[-3:] != ENDING:
+        yield f"the last three sections must be {', '.join(ENDING)}"
+    for number, title in enumerate(titles[:-3] if page.chapter else [], start=1):
+        if not title.startswith(f"{page.chapter}.{number} "):
+            yield f"section `## {title}` should be number {page.chapter}.{number}"
+            break
+    level = 0
+    for mark, title in page.headings:
+        if len(mark) > level + 1:
+            yield f"heading `{mark} {title}` skips a level"
+        level = len(mark)
+
+
+def prose(page: Page) -> Iterator[str]:
+    for text in page.prose:
+        plain = re.sub(r"`+[^`]*`+|\$\$.*?\$\$|\$[^$\n]+\$|!\[|!=|<!--", "", text, flags=re.DOTALL)
+        if match := re.search(r"\S*!.*", plain):
+            yield f"an exclamation mark in prose: {match[0][:60]!r}"
+    lines = [line for line in "\n".join(page.prose).splitlines() if line.strip()]
+    bullets = sum(bool(re.match(r"\s*([-*+]|\d+[.)])\s", line)) for line in lines)
+    if bullets > MOST_BULLETS * len(lines):
+        yield f"{bullets} of {len(lines)} lines of prose are bullets (at most {MOST_BULLETS:.0%})"
+
+
+def relative_links(page: Page) -> Iterator[str]:
+    targets = re.findall(r"\]\(([^)\s]+)|href=[\"']([^\"']+)", "\n".join(page.prose))
+    for target in (bracket or href for bracket, href in targets):
+        if re.match(r"https?://|mailto:|#", target):
+            continue
+        file = target.split("#")[0]
+        if Path(file).name not in PLANNED and (file.startswith("/") or not (page.path.parent / file).exists()):
+            yield f"the link to {target} leads nowhere"
+
+
+def tagging(page: Page) -> Iterator[str]:
+    uncompared = [cell for cell in page.code if any(tag in UNCOMPARED for tag in tags(cell))]
+    if len(uncompared) > MOST_UNCOMPARED * len(page.code):
+        yield f"{len(uncompared)} of {len(page.code)} code cells are not compared (at most {MOST_UNCOMPARED:.0%})"
+    for cell in uncompared:
+        if not any(tag.startswith("reason:") for tag in tags(cell)):
+            yield f"{name(cell)} is not compared, but has no tag `reason:...`"
+    for cell in page.nb.cells:
+        for tag in tags(cell):
+            if not TAG.fullmatch(tag):
+                yield f"{name(cell)} has the unknown tag {tag!r}"
+        if cell.cell_type == "code" and re.search(r"#\s*(NBVAL_|PYTEST_VALIDATE)", cell.source):
+            yield f"{name(cell)} steers nbval by a comment: use tags"
+
+
+def exercises(page: Page) -> Iterator[str]:
+    from helpers.checks import EXERCISES
+
+    seen, stated = [], []
+    for cell in page.nb.cells:
+        if cell.cell_type == "markdown":
+            stated += re.findall(r"^#+ +Exercise (\w+\.\w+)", cell.source, flags=re.MULTILINE)
+        for number in [tag.removeprefix("exercise:") for tag in tags(cell) if tag.startswith("exercise:")]:
+            seen.append(number)
+            if number not in EXERCISES:
+                yield f"exercise {number} has no checker in helpers.checks"
+                continue
+            if stated[-1:] != [number]:
+                yield f"exercise {number} has no heading `### Exercise {number}: ...` above its cell"
+            call = f"checks.{EXERCISES[number].__name__}"
+            last = getattr(ast.parse(cell.source).body[-1], "value", None)
+            if not isinstance(last, ast.Call) or ast.unparse(last.func) != call:
+                yield f"the cell of exercise {number} must end with {call}(...)"
+    yield from (f"exercise {number} is stated, but has no cell" for number in stated if number not in seen)
+    for number in EXERCISES:
+        if number.split(".")[0] == page.number and seen.count(number) != 1:
+            yield f"the checker of exercise {number} has {seen.count(number)} cells instead of one"
+
+
+def size(page: Page) -> Iterator[str]:
+    if (bytes_ := page.path.stat().st_size) > MOST_BYTES:
+        yield f"the file has {bytes_:,} bytes (at most {MOST_BYTES:,})"
+
+
+RULES = [executed, current, clean_outputs, no_private_paths, pictures, frame, sections]
+RULES += [prose, relative_links, tagging, exercises, size]
+
+
+def lint(path: Path, root: Path = ROOT) -> list[str]:
+    """What is wrong with a committed notebook; an empty list if nothing is."""
+    page = Page(path, root)
+    return [problem for rule in RULES for problem in rule(page)]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.notebooks", description=__doc__)
+    parser.add_argument("command", choices=["refresh", "lint", "links"])
+    parser.add_argument("paths", nargs="*", type=Path, help="notebooks; all of the course's if left out")
+    options = parser.parse_args(arguments)
+    problems = 0
+    for path in options.paths or all_notebooks():
+        if options.command == "lint":
+            found = lint(path)
+            problems += len(found)
+            print("\n".join(f"{path.name}: {problem}" for problem in found or ["in order"]))
+        elif options.command == "links":
+            print(f"{path.name}: {'stamped' if links(path) else 'already current'}")
+        else:
+            print(f"{path.name}: ", end="", flush=True)
+            try:
+                print(f"{refresh(path):.1f} s")
+            except Exception as error:
+                print(f"failed, and was not written.\n{error}", file=sys.stderr)
+                return 1
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

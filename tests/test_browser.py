@@ -1,0 +1,302 @@
+"""JupyterLab as `make lab` starts it, in a real browser: a slider redraws, links work, and nothing leaves the machine.
+
+Needs Chromium: the one on PATH, or the one that COURSE_CHROMIUM names. Without it the tests are skipped, or fail if
+COURSE_REQUIRE_BROWSER=1.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import nbformat
+import pytest
+
+pytestmark = pytest.mark.browser
+
+REPOSITORY = Path(__file__).parent.parent
+TOKEN = "course"
+PATIENCE = 30_000  # milliseconds for each thing that is waited for; none needs more than a few seconds
+ALT = "Interactive figure: a bar that grows with the slider above it."
+CODE = f"""
+from helpers import plots, widgets
+
+def bar(height):
+    fig, ax = plots.subplots(4, 2)
+    ax.bar([0], [height])
+    ax.set_ylim(0, 10)
+    return fig
+
+widgets.play(bar, alt="{ALT}", height=widgets.slider("height", 1, 9, 1, 3))
+"""
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+# Loaded by every Python that the server starts, kernels too: writes down each address that is not of this machine.
+WATCH = """
+import os, sys
+
+def watch(event, args):
+    if event == "socket.connect":
+        address = args[1]
+        host = str(address[0]) if isinstance(address, tuple) else ""
+        if host and host not in ("127.0.0.1", "::1", "localhost", "0.0.0.0"):
+            note(host)
+    elif event == "socket.getaddrinfo":
+        host = args[0].decode() if isinstance(args[0], bytes) else args[0]
+        if host and host not in ("127.0.0.1", "::1", "localhost", "0.0.0.0"):
+            note(host)
+
+def note(host):
+    with open(os.environ["COURSE_TEST_HOSTS"], "a") as file:
+        file.write(host + "\\n")
+
+sys.addaudithook(watch)
+"""
+
+
+def chromium_path():
+    """The browser's path; skips the test, or fails it where a browser is required, if there is none."""
+    named = os.environ.get("COURSE_CHROMIUM")
+    candidates = [named] if named else ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
+    path = next(filter(None, map(shutil.which, candidates)), None)
+    if path is None:
+        reason = f"no Chromium found (looked for {', '.join(candidates)}); name one in COURSE_CHROMIUM"
+        if os.environ.get("COURSE_REQUIRE_BROWSER") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+def lab_command(port):
+    """The command that `make lab` would run, with this environment's JupyterLab, on a port of the test's."""
+    lab_args = f"--no-browser --ServerApp.ip=127.0.0.1 --ServerApp.port={port} --ServerApp.port_retries=0"
+    lab_args += f" --IdentityProvider.token={TOKEN}"
+    line = subprocess.run(
+        ["make", "--no-print-directory", "-n", "-o", ".venv/.installed", "lab", f"LAB_ARGS={lab_args}"],
+        cwd=REPOSITORY,
+        env={name: value for name, value in os.environ.items() if not name.startswith("MAKE")},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()[-1]
+    program, *arguments = shlex.split(line)
+    assert (Path(program).name, arguments[0]) == ("jupyter", "lab")
+    return [sys.executable, "-m", "jupyterlab", *arguments[1:]]
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+class Lab:
+    """A running JupyterLab: `url`, and `outside()`, the foreign hosts that its processes asked for."""
+
+    def __init__(self, folder):
+        self.course = folder / "course"
+        self.hosts = folder / "hosts.txt"
+        self.log = folder / "lab.log"
+        (self.course / "notebooks").mkdir(parents=True)
+        shutil.copytree(
+            REPOSITORY / "helpers", self.course / "helpers", ignore=shutil.ignore_patterns("__pycache__", "assets")
+        )
+        cells = [
+            nbformat.v4.new_markdown_cell("# Chapter 0\n\n[the widgets](../helpers/widgets.py)"),
+            nbformat.v4.new_code_cell(CODE.strip()),
+        ]
+        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), self.course / "notebooks" / "play.ipynb")
+        hook = folder / "hook"
+        hook.mkdir()
+        (hook / "sitecustomize.py").write_text(WATCH)
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self.environment = {
+            **os.environ,
+            "COURSE_TEST_HOSTS": str(self.hosts),
+            "PYTHONPATH": os.pathsep.join([str(hook), str(REPOSITORY)]),
+            "JUPYTER_CONFIG_DIR": str(
+                folder / "config"
+            ),  # neither the settings of whoever runs this nor theirs changed
+            "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
+            "JUPYTER_DATA_DIR": str(folder / "data"),
+            "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
+            "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
+            "IPYTHONDIR": str(folder / "ipython"),
+        }
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                lab_command(port), cwd=self.course, env=self.environment, stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def wait(self, seconds=40):
+        """Until the server answers."""
+        end = time.monotonic() + seconds
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        while time.monotonic() < end:
+            if self.process.poll() is not None:
+                break
+            try:
+                with opener.open(f"{self.url}/api/status?token={TOKEN}", timeout=5) as answer:
+                    if answer.status == 200:
+                        return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.1)
+        pytest.fail(f"JupyterLab did not start:\n{self.log.read_text()[-3000:]}")
+
+    def outside(self):
+        return sorted(set(self.hosts.read_text().split())) if self.hosts.exists() else []
+
+    def stop(self):
+        self.process.terminate()
+        try:
+            self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture(name="chromium", scope="module")
+def system_chromium():
+    return chromium_path()
+
+
+@pytest.fixture(name="lab", scope="module")
+def running_lab(tmp_path_factory, chromium):
+    lab = Lab(tmp_path_factory.mktemp("lab"))
+    try:
+        lab.wait()
+        yield lab
+    finally:
+        lab.stop()
+
+
+class Visit:
+    """A page in the browser, and every address that it asked for."""
+
+    def __init__(self, page):
+        self.page = page
+        self.addresses = []
+        page.context.on("request", lambda request: self.addresses.append(request.url))
+        page.on("websocket", lambda websocket: self.addresses.append(websocket.url))
+
+    def outside(self):
+        def is_local(address):
+            parts = urlsplit(address)
+            return parts.scheme in ("data", "blob", "about") or parts.hostname in ("127.0.0.1", "localhost")
+
+        return [address for address in self.addresses if not is_local(address)]
+
+
+@pytest.fixture(name="visit")
+def open_browser(chromium):
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=PATIENCE)
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        context = browser.new_context(viewport={"width": 1400, "height": 900}, locale="en-US")
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        yield Visit(page)
+        browser.close()
+
+
+PICTURE_BYTES = """async image => {
+    await image.decode();
+    const bytes = new Uint8Array(await (await fetch(image.src)).arrayBuffer());
+    return Array.from(await crypto.subtle.digest("SHA-256", bytes).then(sum => new Uint8Array(sum))).join(" ");
+}"""
+
+
+def test_a_slider_redraws_its_picture_and_nothing_leaves_the_machine(lab, visit):
+    from playwright.sync_api import expect
+
+    page = visit.page
+    page.goto(f"{lab.url}/lab/tree/notebooks/play.ipynb?token={TOKEN}")
+    notebook = page.locator(".jp-NotebookPanel:visible")
+    expect(notebook.locator(".jp-Notebook")).to_be_visible()
+    expect(
+        page.get_by_text(re.compile(r"Python 3 .*\| Idle$"))
+    ).to_be_visible()  # in the status bar: the kernel is there
+
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    picture = notebook.locator(".jp-OutputArea-output img")
+    expect(picture).to_be_visible()
+    assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 300
+    assert notebook.locator(".jp-RenderedText[data-mime-type*=stderr]").count() == 0
+    before = picture.evaluate(PICTURE_BYTES)
+    source = picture.get_attribute("src")
+
+    expect(notebook.locator(".widget-readout")).to_have_text("3")
+    handle = notebook.locator(".noUi-handle")
+    handle.focus()
+    handle.press("ArrowRight")
+    expect(notebook.locator(".widget-readout")).to_have_text("4")
+    expect(picture).not_to_have_attribute("src", source)
+    after = picture.evaluate(PICTURE_BYTES)
+    assert after != before
+    handle.press("ArrowLeft")
+    expect(notebook.locator(".widget-readout")).to_have_text("3")
+    page.wait_for_function("([image, old]) => image.src !== old", arg=[picture.element_handle(), source])
+
+    assert visit.addresses
+    assert visit.outside() == []
+    assert lab.outside() == []
+
+
+def test_make_lab_opens_on_the_notebooks_and_links_to_helpers_work(lab, visit):
+    from playwright.sync_api import expect
+
+    page = visit.page
+    page.goto(f"{lab.url}/?token={TOKEN}")  # what the browser is sent to
+    page.wait_for_url("**/lab/tree/notebooks**")
+    row = page.locator(".jp-DirListing-item", has_text="play.ipynb")
+    row.dblclick()
+    link = page.locator(".jp-NotebookPanel:visible").get_by_role("link", name="the widgets")
+    link.click()
+    expect(page.locator(".jp-FileEditor:visible")).to_contain_text("Interactive figures")
+    assert visit.outside() == []
+    assert lab.outside() == []
+
+
+def test_saying_yes_to_news_asks_nobody(lab, visit):
+    """JupyterLab offers its news once. Whoever accepts would have the server ask the internet for updates as well."""
+    page = visit.page
+    page.goto(f"{lab.url}/lab?token={TOKEN}")
+    yes = page.get_by_role("alert").filter(has_text="Jupyter news").get_by_role("button", name="Yes")
+    with page.expect_response("**/lab/api/update*") as answer:
+        yes.click()
+    assert answer.value.ok
+    assert visit.outside() == []
+    assert lab.outside() == []
+
+
+def test_the_watch_on_addresses_works(lab, visit):
+    """What the other tests conclude from, shown to notice requests that would leave: the browser's and Python's."""
+    visit.page.goto("about:blank")
+    visit.page.evaluate("fetch('http://example.invalid/pixel').catch(() => null)")
+    assert visit.outside() == ["http://example.invalid/pixel"]
+    code = "import socket; socket.getaddrinfo('127.0.0.1', 80); socket.getaddrinfo('example.invalid', 80)"
+    subprocess.run([sys.executable, "-c", code], env=lab.environment, stderr=subprocess.DEVNULL, timeout=30)
+    assert "example.invalid" in lab.outside()
+    lab.hosts.unlink()

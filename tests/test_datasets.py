@@ -1,0 +1,291 @@
+"""Texts and data files: the embedded story, COURSE_DATA_DIR, the cache, and downloads from servers on this machine."""
+
+import dataclasses
+import hashlib
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from helpers import datasets, get_tokenizer, load_text
+
+CONTENT = ("It was a bright cold day, and the clocks were striking thirteen.\n" * 300).encode()
+NAME = "a-text.txt"
+
+
+class Source:
+    """A web server on loopback that answers every request in one way and counts the requests."""
+
+    def __init__(self, behaviour):
+        self.requests = Counter()
+        source = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                source.requests[self.path] += 1
+                if behaviour == "502":
+                    self.send_error(502)
+                    return
+                body = CONTENT.replace(b"bright", b"blight") if behaviour == "wrong bytes" else CONTENT
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body[: len(body) // 2] if behaviour == "half-way" else body)
+
+            def log_message(self, *args):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
+        self.thread.start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}/{NAME}"
+
+    @property
+    def count(self):
+        return self.requests.total()
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+@pytest.fixture(name="serve")
+def servers():
+    started = []
+
+    def start(behaviour):
+        started.append(Source(behaviour))
+        return started[-1]
+
+    yield start
+    for source in started:
+        source.close()
+
+
+@pytest.fixture(name="cache", autouse=True)
+def empty_cache(tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("COURSE_CACHE_DIR", str(cache))
+    monkeypatch.delenv("COURSE_DATA_DIR", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(datasets, "_RETRY_PAUSES", (0.0, 0.0, 0.0))
+    return cache
+
+
+def data_file(*sources):
+    urls = tuple(source if isinstance(source, str) else source.url for source in sources)
+    return datasets.DataFile(name=NAME, sha256=hashlib.sha256(CONTENT).hexdigest(), urls=urls)
+
+
+def files_in(folder):
+    return sorted(path.name for path in folder.rglob("*")) if folder.exists() else []
+
+
+class TestDownloads:
+    def test_first_source(self, serve, cache, capfd):
+        first, second = serve("right"), serve("right")
+        path = datasets.fetch(data_file(first, second))
+        assert path == cache / NAME
+        assert path.read_bytes() == CONTENT
+        assert (first.count, second.count) == (1, 0)
+        assert capfd.readouterr() == ("", "")  # a notebook's output must not depend on what was there already
+
+    @pytest.mark.parametrize("behaviour", ["502", "half-way", "wrong bytes"])
+    def test_second_source(self, serve, cache, capfd, behaviour):
+        first, second = serve(behaviour), serve("right")
+        path = datasets.fetch(data_file(first, second))
+        assert path.read_bytes() == CONTENT
+        assert (first.count, second.count) == (1, 1)
+        assert files_in(cache) == [NAME]
+        assert capfd.readouterr() == ("", "")
+
+    def test_nothing_listens_at_the_first_source(self, serve, cache):
+        gone = serve("right")
+        gone.close()
+        assert datasets.fetch(data_file(gone, serve("right"))).read_bytes() == CONTENT
+        assert files_in(cache) == [NAME]
+
+    def test_nothing_is_downloaded_twice(self, serve):
+        source = serve("right")
+        paths = {datasets.fetch(data_file(source)) for _ in range(3)}
+        assert len(paths) == 1
+        assert source.count == 1
+
+    def test_a_broken_file_in_the_cache_is_replaced(self, serve, cache, capfd):
+        cache.mkdir()
+        (cache / NAME).write_bytes(CONTENT[:100])
+        source = serve("right")
+        assert datasets.find(data_file(source)) is None
+        assert datasets.fetch(data_file(source)).read_bytes() == CONTENT
+        assert files_in(cache) == [NAME]
+        assert capfd.readouterr() == ("", "")
+
+    @pytest.mark.parametrize("behaviours", [("502", "502"), ("half-way", "wrong bytes"), ("wrong bytes", "502")])
+    def test_no_source_delivers(self, serve, cache, behaviours):
+        first, second = map(serve, behaviours)
+        with pytest.raises(ConnectionError) as failure:
+            datasets.fetch(data_file(first, second))
+        message = str(failure.value)
+        assert "\n" not in message
+        assert all(word in message for word in (NAME, "COURSE_DATA_DIR", first.url, second.url))
+        assert (first.count, second.count) == (3, 3)  # every round asks both
+        assert files_in(cache) == []
+
+    def test_a_failure_without_a_message(self, monkeypatch):
+        import pooch
+
+        def fail(*args, **kwargs):
+            raise TimeoutError
+
+        monkeypatch.setattr(pooch, "retrieve", fail)
+        with pytest.raises(ConnectionError, match="TimeoutError"):
+            datasets.fetch(data_file("http://127.0.0.1/nothing"))
+
+    def test_a_source_that_recovers(self, cache, monkeypatch):
+        import pooch
+
+        outcomes = [OSError("down"), OSError("down"), ValueError("wrong"), cache / NAME]
+
+        def retrieve(*args, **kwargs):
+            outcome = outcomes.pop(0)
+            if isinstance(outcome, Exception):
+                raise outcome
+            return str(outcome)
+
+        monkeypatch.setattr(pooch, "retrieve", retrieve)
+        assert datasets.fetch(data_file("http://127.0.0.1/one", "http://127.0.0.1/two")) == cache / NAME
+
+    def test_after_a_failure_the_next_call_tries_again(self, serve):
+        with pytest.raises(ConnectionError):
+            datasets.fetch(data_file(serve("half-way")))
+        assert datasets.fetch(data_file(serve("right"))).read_bytes() == CONTENT
+
+
+class TestDataDir:
+    """COURSE_DATA_DIR, for classrooms without internet. The source would be asked if the folder were not."""
+
+    @pytest.fixture(name="folder")
+    def folder_with_the_file(self, tmp_path):
+        folder = tmp_path / "place" / "data"
+        folder.mkdir(parents=True)
+        (folder / NAME).write_bytes(CONTENT)
+        return folder
+
+    def test_absolute(self, folder, serve, cache, monkeypatch):
+        source = serve("right")
+        monkeypatch.setenv("COURSE_DATA_DIR", str(folder))
+        assert datasets.fetch(data_file(source)) == folder / NAME
+        assert source.count == 0
+        assert files_in(cache) == []
+
+    def test_relative_to_the_working_directory(self, folder, monkeypatch):
+        monkeypatch.chdir(folder.parent)
+        monkeypatch.setenv("COURSE_DATA_DIR", "data")
+        assert datasets.fetch(data_file()).samefile(folder / NAME)
+
+    def test_relative_to_the_repository(self, folder, tmp_path, monkeypatch):
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        monkeypatch.chdir(elsewhere)
+        monkeypatch.setattr(datasets, "_REPOSITORY", folder.parent)
+        monkeypatch.setenv("COURSE_DATA_DIR", "data")
+        assert datasets.fetch(data_file()).samefile(folder / NAME)
+
+    def test_home_folder(self, folder, monkeypatch):
+        monkeypatch.setenv("HOME", str(folder.parent))
+        monkeypatch.setenv("USERPROFILE", str(folder.parent))
+        monkeypatch.setenv("COURSE_DATA_DIR", "~/data")
+        assert datasets.fetch(data_file()).samefile(folder / NAME)
+
+    def test_comes_before_the_cache(self, folder, cache, monkeypatch):
+        cache.mkdir()
+        (cache / NAME).write_bytes(CONTENT)
+        monkeypatch.setenv("COURSE_DATA_DIR", str(folder))
+        assert datasets.find(data_file()) == folder / NAME
+
+    @pytest.mark.parametrize("value", ["no/such/folder", "/no/such/folder"])
+    def test_missing_folder(self, serve, monkeypatch, value):
+        source = serve("right")
+        monkeypatch.setenv("COURSE_DATA_DIR", value)
+        with pytest.raises(ValueError, match=f"COURSE_DATA_DIR='{value}' is not a folder"):
+            datasets.fetch(data_file(source))
+        assert source.count == 0
+
+    def test_wrong_content(self, folder, serve, monkeypatch):
+        source = serve("right")
+        (folder / NAME).write_bytes(CONTENT + b"more")
+        monkeypatch.setenv("COURSE_DATA_DIR", str(folder))
+        with pytest.raises(ValueError, match=r"a-text\.txt is not the file the course expects \(its SHA-256"):
+            datasets.fetch(data_file(source))
+        assert (folder / NAME).read_bytes() == CONTENT + b"more"  # it is the user's: neither changed nor replaced
+        assert source.count == 0
+
+    def test_folder_without_the_file(self, folder, serve, cache, monkeypatch):
+        (folder / NAME).unlink()
+        monkeypatch.setenv("COURSE_DATA_DIR", str(folder))
+        assert datasets.fetch(data_file(serve("right"))) == cache / NAME
+        assert files_in(folder) == []
+
+    def test_empty_is_unset(self, serve, cache, monkeypatch):
+        monkeypatch.setenv("COURSE_DATA_DIR", "")
+        assert datasets.fetch(data_file(serve("right"))) == cache / NAME
+
+
+class TestCacheDir:
+    def test_default_is_the_systems_cache(self, monkeypatch):
+        import pooch
+
+        for value in (None, ""):
+            if value is None:
+                monkeypatch.delenv("COURSE_CACHE_DIR")
+            else:
+                monkeypatch.setenv("COURSE_CACHE_DIR", value)
+            assert datasets.cache_dir() == pooch.os_cache("llm-course")
+
+    def test_cached_file_needs_no_source(self, cache):
+        cache.mkdir()
+        (cache / NAME).write_bytes(CONTENT)
+        assert datasets.fetch(data_file("http://127.0.0.1:9/closed")) == cache / NAME
+
+
+class TestLoadText:
+    def test_a_text_of_the_book_is_fetched(self, serve, monkeypatch):
+        source = serve("right")
+        entry = dataclasses.replace(
+            datasets.BOOK_FILES["the-verdict"], sha256=hashlib.sha256(CONTENT).hexdigest(), urls=(source.url,)
+        )
+        monkeypatch.setitem(datasets.BOOK_FILES, "the-verdict", entry)
+        assert load_text("the-verdict") == load_text("the-verdict") == CONTENT.decode()
+        assert source.count == 1
+
+    def test_unknown_name(self):
+        with pytest.raises(ValueError, match="name='moby-dick' is not a text; there are story, the-verdict"):
+            load_text("moby-dick")
+
+    @pytest.mark.parametrize("file", datasets.BOOK_FILES.values(), ids=lambda file: file.name)
+    def test_files_of_the_book(self, file):
+        hosts = {url.split("/")[2] for url in file.urls}
+        assert len(hosts) >= 2, "a second source on another host"
+        assert all(url.startswith("https://") for url in file.urls)
+        assert len(bytes.fromhex(file.sha256)) == 32
+
+
+class TestStory:
+    def test_needs_neither_network_nor_folder(self, serve, cache, monkeypatch):
+        monkeypatch.setenv("COURSE_DATA_DIR", "/no/such/folder")
+        assert load_text("story")
+        assert files_in(cache) == []
+
+    def test_length(self):
+        assert 5_000 <= len(get_tokenizer().encode(load_text("story"))) <= 6_000
+
+    def test_characters(self):
+        story = load_text("story")
+        assert story.isascii()  # so its quotes are straight and its dashes are "--"
+        assert "\t" not in story
+        assert "\r" not in story
+        assert '"' in story
+        assert story.endswith("\n")
+        assert all(line == line.rstrip() for line in story.splitlines())

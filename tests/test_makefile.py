@@ -1,0 +1,258 @@
+"""The Makefile, with make-believe Pythons: what it installs when, how it starts JupyterLab, and what it refuses.
+
+Everything happens in a copy of the Makefile in a temporary folder, so that the environment of this repository is
+never touched.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+MAKE = shutil.which("make")
+
+pytestmark = pytest.mark.skipif(MAKE is None or sys.platform == "win32", reason="needs make, as on Linux and macOS")
+
+# Answers what the Makefile asks of a Python, and writes down what it was asked to install.
+FAKE_PYTHON = """#!/bin/sh
+case "$1 $2" in
+    "-c "*version_info*) exit {too_old} ;;
+    "-c "*ensurepip*)
+        if [ {no_venv} = 1 ]; then echo "ModuleNotFoundError: No module named 'ensurepip'" >&2; exit 1; fi ;;
+    "-m venv")
+        for last; do :; done
+        mkdir -p "$last/bin"
+        cp "$0" "$last/bin/python"
+        printf '#!/bin/sh\\necho "jupyter $@"\\n' > "$last/bin/jupyter"
+        chmod +x "$last/bin/jupyter"
+        echo "venv" >> log ;;
+    "-m pip")
+        case "$*" in
+            *install*) echo "install" >> log; exit {install_fails} ;;
+        esac ;;
+    "-m pytest") shift; echo "python $@" ;;
+esac
+"""
+
+
+def write_script(path, text):
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+class Course:
+    """A folder with the Makefile, and a PATH on which there is nothing but what a test puts there."""
+
+    def __init__(self, folder):
+        self.folder = folder / "a course"
+        self.bin = folder / "bin"
+        self.folder.mkdir()
+        self.bin.mkdir()
+        for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+            shutil.copy(REPOSITORY / name, self.folder)
+        for tool in ("sh", "mkdir", "cp", "chmod", "touch", "grep", "sed", "rm"):
+            (self.bin / tool).symlink_to(shutil.which(tool))
+        self.add_tools(user=1000, system="Linux")
+        self.variables = {"PATH": str(self.bin)}
+
+    def add_tools(self, user, system):
+        write_script(self.bin / "id", f"#!/bin/sh\necho {user}\n")
+        write_script(self.bin / "uname", f"#!/bin/sh\necho {system}\n")
+
+    def add_python(self, name, too_old=False, no_venv=False, install_fails=False):
+        facts = {"too_old": int(too_old), "no_venv": int(no_venv), "install_fails": int(install_fails)}
+        script = FAKE_PYTHON
+        for fact, value in facts.items():
+            script = script.replace("{" + fact + "}", str(value))
+        write_script(self.bin / name, script)
+        return self.bin / name
+
+    def make(self, *arguments):
+        return subprocess.run(
+            [MAKE, *arguments], cwd=self.folder, env=self.variables, capture_output=True, text=True, timeout=60
+        )
+
+    def steps(self):
+        """What was done, and forgets it."""
+        log = self.folder / "log"
+        done = log.read_text().split() if log.exists() else []
+        log.unlink(missing_ok=True)
+        return done
+
+
+@pytest.fixture(name="course")
+def course_with_a_makefile(tmp_path):
+    return Course(tmp_path)
+
+
+def sentence(result):
+    """What a failed make said, without make's own last line. It must be one line, and nothing may have been done."""
+    assert result.returncode != 0
+    said = [line for line in result.stderr.splitlines() if not line.startswith(("make", "gmake"))]
+    assert len(said) == 1, said
+    assert result.stdout == ""
+    assert said[0].endswith(".")
+    return said[0]
+
+
+@pytest.mark.parametrize("target", ["lab", "test", "lint", "refresh"])
+class TestNoPython:
+    def test_none_found(self, course, target):
+        said = sentence(course.make(target))
+        assert said.startswith("No Python 3.10, 3.11, 3.12 or 3.13 was found: install one")
+        assert not (course.folder / ".venv").exists()
+
+    def test_only_an_old_one_found(self, course, target):
+        course.add_python("python3", too_old=True)
+        assert sentence(course.make(target)).startswith("No Python 3.10")
+        assert course.steps() == []
+
+    def test_named_one_is_too_old(self, course, target):
+        old = course.add_python("oldpython", too_old=True)
+        assert sentence(course.make(target, f"PYTHON={old}")).startswith(f"{old} is not Python 3.10 to 3.13")
+        assert course.steps() == []
+
+    def test_named_one_is_not_there(self, course, target):
+        said = sentence(course.make(target, "PYTHON=/no/such/python"))
+        assert said.startswith("/no/such/python is not Python 3.10 to 3.13")
+
+    def test_without_venv(self, course, target):
+        course.add_python("python3", no_venv=True)
+        said = sentence(course.make(target))
+        assert said.startswith("python3 comes without venv: install it")
+        assert "python3-venv" in said
+        assert course.steps() == []
+        assert not (course.folder / ".venv").exists()
+
+
+class TestChoiceOfPython:
+    def test_a_newer_name_if_python3_is_too_old(self, course):
+        course.add_python("python3", too_old=True)
+        course.add_python("python3.12", no_venv=True)
+        assert sentence(course.make("lab")).startswith("python3.12 comes without venv")
+
+    def test_python3_first(self, course):
+        course.add_python("python3.12", too_old=True)
+        course.add_python("python3")
+        assert course.make("lab").returncode == 0
+        assert course.steps() == ["venv", "install"]
+
+    def test_from_the_environment(self, course):
+        course.variables["PYTHON"] = str(course.add_python("mine", no_venv=True))
+        assert sentence(course.make("lab")).startswith(f"{course.variables['PYTHON']} comes without venv")
+
+
+def lab_arguments(course, *arguments):
+    """The arguments with which JupyterLab is started."""
+    course.add_python("python3")
+    result = course.make("lab", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    last = result.stdout.splitlines()[-1].split()
+    assert last[:2] == ["jupyter", "lab"]
+    return last[2:]
+
+
+class TestLab:
+    def test_with_a_display(self, course):
+        course.variables["DISPLAY"] = ":0"
+        arguments = lab_arguments(course)
+        assert "--no-browser" not in arguments
+        assert "--allow-root" not in arguments
+
+    def test_with_wayland(self, course):
+        course.variables["WAYLAND_DISPLAY"] = "wayland-0"
+        assert "--no-browser" not in lab_arguments(course)
+
+    def test_without_a_display(self, course):
+        assert "--no-browser" in lab_arguments(course)
+
+    def test_on_macos_there_is_always_a_display(self, course):
+        course.add_tools(user=501, system="Darwin")
+        assert "--no-browser" not in lab_arguments(course)
+
+    def test_as_root(self, course):
+        course.add_tools(user=0, system="Linux")
+        assert "--allow-root" in lab_arguments(course)
+
+    def test_further_arguments_come_last(self, course):
+        assert lab_arguments(course, "LAB_ARGS=--port=9999")[-1] == "--port=9999"
+
+    def test_asks_nobody_for_news_and_updates(self, course):
+        arguments = lab_arguments(course)
+        assert "--LabApp.news_url=None" in arguments
+        assert "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate" in arguments
+
+
+class TestInstallation:
+    def test_once(self, course):
+        course.add_python("python3")
+        assert course.make("lab").returncode == 0
+        assert course.steps() == ["venv", "install"]
+        assert course.make("lab").returncode == 0
+        assert course.make("test").returncode == 0
+        assert course.steps() == []
+
+    def test_needs_no_python_afterwards(self, course):
+        python = course.add_python("python3")
+        assert course.make("lab").returncode == 0
+        python.unlink()
+        assert course.make("lab").returncode == 0
+
+    @pytest.mark.parametrize("name", ["requirements.txt", "pyproject.toml"])
+    def test_again_when_the_requirements_change(self, course, name):
+        course.add_python("python3")
+        assert course.make("lab").returncode == 0
+        assert course.steps() == ["venv", "install"]
+        later = time.time() + 5
+        os.utime(course.folder / name, (later, later))
+        assert course.make("lab").returncode == 0
+        assert course.steps() == ["install"]
+
+    def test_again_after_a_failure(self, course):
+        course.add_python("python3", install_fails=True)
+        result = course.make("lab")
+        assert result.returncode != 0
+        assert "jupyter" not in result.stdout.splitlines()[-1]
+        assert course.steps() == ["venv", "install"]
+        (course.folder / ".venv" / "bin" / "python").unlink()
+        course.add_python("python3")
+        assert course.make("lab").returncode == 0
+        assert course.steps() == ["venv", "install"]
+
+    def test_an_environment_that_was_left_half_made_is_completed(self, course):
+        half_made = course.folder / ".venv" / "bin"
+        half_made.mkdir(parents=True)
+        write_script(half_made / "python", "#!/bin/sh\nexit 1\n")  # a Python without pip
+        course.add_python("python3")
+        result = course.make("lab")
+        assert result.returncode == 0, result.stderr
+        assert course.steps() == ["venv", "install"]
+
+
+class TestOtherTargets:
+    def test_arguments_for_pytest(self, course):
+        course.add_python("python3")
+        assert course.make("test", "ARGS=-x -k gpt").stdout.splitlines()[-1] == "python pytest -x -k gpt"
+
+    def test_help_lists_every_target(self, course):
+        result = course.make("help")
+        assert [line.split()[0] for line in result.stdout.splitlines()] == [
+            "lab",
+            "test",
+            "lint",
+            "refresh",
+            "clean",
+            "help",
+        ]
+        assert not (course.folder / ".venv").exists()
+
+    def test_a_file_called_test_does_not_stop_make_test(self, course):
+        course.add_python("python3")
+        (course.folder / "test").write_text("")
+        assert course.make("test").stdout.splitlines()[-1] == "python pytest"

@@ -1,0 +1,99 @@
+"""Interactive figures, without a browser: moving a control draws the picture anew."""
+
+import io
+import warnings
+
+import ipywidgets
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import pytest
+from PIL import Image
+
+from helpers import plots, widgets
+
+mpl.use("Agg")
+ALT = "Interactive figure: a bar that grows with the slider."
+
+
+@pytest.fixture(name="shown")
+def displayed(monkeypatch):
+    calls = []
+    monkeypatch.setattr(widgets, "display", lambda bundle, **options: calls.append((bundle, options)))
+    return calls
+
+
+def bar(height, color="blue"):
+    fig, ax = plots.subplots(3, 2)
+    ax.bar([0], [height], color=color)
+    ax.set_ylim(0, 10)
+    return fig
+
+
+def picture_of(bundle):
+    """The view that a bundle names, and the picture in it."""
+    model_id = bundle["application/vnd.jupyter.widget-view+json"]["model_id"]
+    view = ipywidgets.widgets.widget._instances[model_id]
+    return view, view.children[-1]
+
+
+class TestControls:
+    def test_whole_numbers(self):
+        slider = widgets.slider("windows", 1, 9, 2, 3)
+        assert isinstance(slider, ipywidgets.IntSlider)
+        assert (slider.min, slider.max, slider.step, slider.value) == (1, 9, 2, 3)
+        assert slider.description == "windows"
+        assert slider.continuous_update is False
+
+    def test_fractions(self):
+        slider = widgets.slider("temperature", 0.1, 5, 0.1, 1)
+        assert isinstance(slider, ipywidgets.FloatSlider)
+        assert (slider.min, slider.max, slider.step, slider.value) == (0.1, 5, 0.1, 1)
+
+    def test_choice(self):
+        assert widgets.choice("colour", ["blue", "red"]).value == "blue"
+        assert widgets.choice("colour", ["blue", "red"], "red").value == "red"
+        assert widgets.choice("colour", ["blue", "red"]).options == ("blue", "red")
+
+    def test_no_warnings(self):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            widgets.slider("a", 1, 2, 1, 1)
+            widgets.slider("a", 1.0, 2, 1, 1)
+            widgets.choice("a", ["one", "two"])
+
+
+class TestPlay:
+    def test_bundle(self, shown):
+        slider = widgets.slider("height", 1, 9, 1, 3)
+        widgets.play(bar, alt=ALT, height=slider)
+        ((bundle, options),) = shown
+        assert bundle["text/plain"] == ALT
+        assert options == {"raw": True}
+        view, picture = picture_of(bundle)
+        assert view.children == (slider, picture)
+        assert Image.open(io.BytesIO(picture.value)).format == "PNG"
+        assert picture.value == plots.png(bar(3))
+
+    def test_redraws_when_a_control_changes(self, shown):
+        height, color = widgets.slider("height", 1, 9, 1, 3), widgets.choice("colour", ["blue", "red"])
+        widgets.play(bar, alt=ALT, height=height, color=color)
+        _, picture = picture_of(shown[0][0])
+        seen = []
+        picture.observe(lambda change: seen.append(bytes(change["new"])), names="value")
+        height.value = 7
+        color.value = "red"
+        assert seen == [plots.png(bar(7)), plots.png(bar(7, "red"))]
+        height.value = 7  # no change, nothing to draw
+        assert len(seen) == 2
+
+    def test_figures_are_closed(self, shown):
+        plt.close("all")
+        slider = widgets.slider("height", 1, 9, 1, 3)
+        widgets.play(bar, alt=ALT, height=slider)
+        slider.value = 4
+        assert plt.get_fignums() == []
+
+    def test_a_control_that_draw_does_not_know(self, shown):
+        with pytest.raises(TypeError, match="depth"):
+            widgets.play(bar, alt=ALT, depth=widgets.slider("depth", 1, 9, 1, 3))
+        assert shown == []

@@ -79,6 +79,14 @@ def expect(condition: bool, hint: str) -> None:
         raise Hint(hint)
 
 
+def expect_function(answer: Any, call: str) -> None:
+    """Raise `Hint` unless `answer` can be called as `call` says, such as "count(text)"."""
+    expect(
+        callable(answer) and not isinstance(answer, torch.nn.Module),
+        f"Hand in the function itself, to be called as {call}; this is a {type(answer).__name__}.",
+    )
+
+
 def expect_close(
     actual: Any,
     expected: torch.Tensor,
@@ -117,6 +125,24 @@ class Question:
 
     text: str
     options: dict[str, tuple[bool, str]]
+
+
+def self_test(chapter: str, questions: Sequence[Question]) -> Callable[..., Verdict]:
+    """Make the grader of a chapter's closing questions: `self_test_3(q1="b", q2=None, ...)`.
+
+    Every chosen option is explained, right or wrong.
+    """
+
+    def grader(*answers: str | None, **named: str | None) -> Verdict:
+        given = dict(zip(names, answers, strict=False)) | named
+        unknown = [name for name in given if name not in names]
+        if unknown or len(answers) > len(names):
+            raise TypeError(f"self_test_{chapter} has the questions {', '.join(names)}")
+        return grade(f"Self-test {chapter}", questions, [given.get(name) for name in names])
+
+    names = [f"q{number}" for number in range(1, len(questions) + 1)]
+    grader.__name__ = grader.__qualname__ = f"self_test_{chapter}"
+    return grader
 
 
 def grade(title: str, questions: Sequence[Question], answers: Sequence[str | None]) -> Verdict:

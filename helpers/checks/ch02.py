@@ -7,13 +7,12 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, SequentialSampler
 
 from ..tokenizers import get_tokenizer, split_text
-from ._core import Hint, Question, Verdict, exercise, expect, expect_close, grade
+from ._core import Hint, Question, exercise, expect, expect_close, expect_function, self_test
 
 __all__ = [
     "exercise_2_0",
@@ -27,14 +26,10 @@ __all__ = [
 ]
 
 
-def _expect_function(answer: Any, call: str) -> None:
-    expect(callable(answer), f"A function is wanted, to be called as {call}, not {type(answer).__name__}.")
-
-
 @exercise("2.0")
 def exercise_2_0(answer: Callable[[str], list[str]]) -> str:
     """`split_more(text)`: split_text that also splits off square brackets and the long dash."""
-    _expect_function(answer, "split_more(text)")
+    expect_function(answer, "split_more(text)")
     rng = random.Random(20)
     parts = ["hen", "Ladder", "7", "[", "]", "—", ",", ".", "--", "'", '"', "(", ")", "?", " ", "  ", "\n"]
     texts = ["a [b]—c", "[[hen]]", "no marks", "wait—what?"]
@@ -136,7 +131,7 @@ def exercise_2_2(answer: tuple[DataLoader, DataLoader]) -> str:
 @exercise("2.4")
 def exercise_2_4(answer: Callable[[str, int], dict[str, int]]) -> str:
     """`build_vocab(text, min_count)`: a vocabulary without rare tokens, special tokens last."""
-    _expect_function(answer, "build_vocab(text, min_count)")
+    expect_function(answer, "build_vocab(text, min_count)")
     rng = random.Random(24)
     special = ["<|endoftext|>", "<|unk|>"]
     stock = ["hen", "Hen", "saw", "zoo", "ladder", "a", ",", ".", "?", "7"]
@@ -178,7 +173,7 @@ def exercise_2_4(answer: Callable[[str, int], dict[str, int]]) -> str:
 @exercise("2.5")
 def exercise_2_5(answer: Callable[[list[str], str, str], list[str]]) -> str:
     """`merge_pair(tokens, left, right)`: one merge of byte-pair encoding."""
-    _expect_function(answer, "merge_pair(tokens, left, right)")
+    expect_function(answer, "merge_pair(tokens, left, right)")
     rng = random.Random(25)
     cases = [
         (["r", "i", "n", "g"], "n", "g"),
@@ -231,7 +226,7 @@ def _merged(tokens: Sequence[str], left: str, right: str) -> list[str]:
 @exercise("2.6")
 def exercise_2_6(answer: Callable[[int, int, int], int]) -> str:
     """`count_windows(num_tokens, max_length, stride)`."""
-    _expect_function(answer, "count_windows(num_tokens, max_length, stride)")
+    expect_function(answer, "count_windows(num_tokens, max_length, stride)")
     rng = random.Random(26)
     cases = [(12, 4, 1), (12, 4, 4), (12, 4, 2), (5, 4, 1), (4, 4, 1), (2, 4, 1), (9, 4, 4), (10, 4, 4), (100, 8, 3)]
     cases += [(rng.randint(0, 200), rng.randint(1, 20), rng.randint(1, 25)) for _ in range(60)]
@@ -265,7 +260,7 @@ def exercise_2_6(answer: Callable[[int, int, int], int]) -> str:
 @exercise("2.7")
 def exercise_2_7(answer: Callable[..., torch.Tensor]) -> str:
     """`embed(ids, token_layer, position_layer)`: token plus position embeddings, (B, T, C)."""
-    _expect_function(answer, "embed(ids, token_layer, position_layer)")
+    expect_function(answer, "embed(ids, token_layer, position_layer)")
     generator = torch.Generator().manual_seed(27)
     for batch, length, context, size in [(2, 4, 4, 3), (3, 2, 5, 4), (4, 4, 8, 2), (1, 1, 3, 5), (5, 3, 3, 6)]:
         token_layer, position_layer = _table(11, size, generator), _table(context, size, generator)
@@ -332,7 +327,4 @@ _QUESTIONS = [
     ),
 ]
 
-
-def self_test_2(q1: str | None = None, q2: str | None = None, q3: str | None = None, q4: str | None = None) -> Verdict:
-    """Grade the questions at the end of chapter 2; every option is explained."""
-    return grade("Self-test 2", _QUESTIONS, [q1, q2, q3, q4])
+self_test_2 = self_test("2", _QUESTIONS)

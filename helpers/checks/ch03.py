@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..attention import SelfAttention_v1, SelfAttention_v2
-from ._core import Hint, Question, Verdict, exercise, expect, expect_close, grade
+from ._core import Hint, Question, exercise, expect, expect_close, expect_function, self_test
 
 __all__ = [
     "exercise_3_0",
@@ -20,14 +20,6 @@ __all__ = [
     "exercise_3_6",
     "self_test_3",
 ]
-
-
-def _need_function(answer: Any) -> Callable[..., Any]:
-    expect(
-        callable(answer) and not isinstance(answer, torch.nn.Module),
-        f"Hand in the function itself, without calling it; this is a {type(answer).__name__}.",
-    )
-    return answer
 
 
 def _need_tensor(result: Any) -> torch.Tensor:
@@ -45,12 +37,12 @@ def _need_result(result: Any) -> Any:
 @exercise("3.0")
 def exercise_3_0(answer: Callable) -> str:
     """`answer(query, inputs)` gives the scores (T,) of a query (d,) with each row of inputs (T, d)."""
-    function = _need_function(answer)
+    expect_function(answer, "attention_scores(query, inputs)")
     generator = torch.Generator().manual_seed(30)
     for tokens, width in ((4, 4), (6, 3), (2, 5), (1, 7), (9, 2)):
         query = torch.randn(width, generator=generator)
         inputs = torch.randn(tokens, width, generator=generator)
-        result = function(query.clone(), inputs.clone())
+        result = answer(query.clone(), inputs.clone())
         expected = inputs @ query
         got = _need_tensor(result)
         other_axis = (inputs * query).sum(dim=0)
@@ -69,14 +61,14 @@ def exercise_3_0(answer: Callable) -> str:
 @exercise("3.1")
 def exercise_3_1(answer: Callable) -> str:
     """`answer(source, target)` copies the weights of a SelfAttention_v2 into a SelfAttention_v1."""
-    function = _need_function(answer)
+    expect_function(answer, "copy_weights(source, target)")
     for case, (d_in, d_out) in enumerate(((4, 4), (3, 2), (5, 7))):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(31 + case)
             source, target = SelfAttention_v2(d_in, d_out), SelfAttention_v1(d_in, d_out)
             x = torch.randn(6, d_in)
         before = {name: weight.clone() for name, weight in source.state_dict().items()}
-        result = function(source, target)
+        result = answer(source, target)
         target = result if isinstance(result, SelfAttention_v1) else target
         for name, weight in source.state_dict().items():
             expect(torch.equal(weight, before[name]), "The source has changed: copy from it, and leave it as it was.")
@@ -149,13 +141,13 @@ def exercise_3_3(answer: Any) -> str:
 @exercise("3.4")
 def exercise_3_4(answer: Callable) -> str:
     """`answer(scores)` turns scores (T, T) into causal weights (T, T)."""
-    function = _need_function(answer)
+    expect_function(answer, "causal_softmax(scores)")
     generator = torch.Generator().manual_seed(34)
     for tokens in (4, 1, 2, 7, 6):
         scores = 2 * torch.randn(tokens, tokens, generator=generator)
         future = torch.triu(torch.ones(tokens, tokens, dtype=torch.bool), diagonal=1)
         expected = torch.softmax(scores.masked_fill(future, -torch.inf), dim=-1)
-        got = _need_tensor(function(scores.clone()))
+        got = _need_tensor(answer(scores.clone()))
         if got.shape == expected.shape and tokens > 1:
             expect(
                 not torch.isnan(got).any(),
@@ -184,10 +176,10 @@ def exercise_3_4(answer: Callable) -> str:
 @exercise("3.5")
 def exercise_3_5(answer: Callable) -> str:
     """`answer(d_in, d_out, num_heads, qkv_bias)` counts the parameters of a MultiHeadAttention."""
-    function = _need_function(answer)
+    expect_function(answer, "count_parameters(d_in, d_out, num_heads, qkv_bias)")
     cases = ((4, 6, 2, False), (3, 2, 2, True), (8, 8, 4, False), (768, 768, 12, False), (5, 9, 3, True))
     for d_in, d_out, heads, bias in cases:
-        got = _need_result(function(d_in, d_out, heads, bias))
+        got = _need_result(answer(d_in, d_out, heads, bias))
         qkv, out = 3 * d_in * d_out + 3 * d_out * bias, d_out * d_out + d_out
         case = f"For d_in={d_in}, d_out={d_out}, num_heads={heads}, qkv_bias={bias} you count {got}."
         if got == qkv + out:
@@ -208,11 +200,11 @@ def exercise_3_5(answer: Callable) -> str:
 @exercise("3.6")
 def exercise_3_6(answer: Callable) -> str:
     """`answer(x, num_heads)` turns (B, T, C) into (B, H, T, C / H)."""
-    function = _need_function(answer)
+    expect_function(answer, "split_heads(x, num_heads)")
     generator = torch.Generator().manual_seed(36)
     for batch, tokens, heads, width in ((2, 3, 4, 5), (1, 3, 2, 2), (3, 1, 2, 4), (2, 4, 4, 1), (2, 5, 1, 3)):
         x = torch.randn(batch, tokens, heads * width, generator=generator)
-        got = _need_result(function(x.clone(), heads))
+        got = _need_result(answer(x.clone(), heads))
         expect(isinstance(got, torch.Tensor), f"A tensor is wanted, not {type(got).__name__}.")
         split = x.view(batch, tokens, heads, width)
         if tokens != heads and got.shape == split.shape:
@@ -274,13 +266,4 @@ _QUESTIONS = (
     ),
 )
 
-
-def self_test_3(
-    q1: str | None = None,
-    q2: str | None = None,
-    q3: str | None = None,
-    q4: str | None = None,
-    q5: str | None = None,
-) -> Verdict:
-    """Grade the questions at the end of chapter 3; every chosen option is explained."""
-    return grade("Self-test 3", _QUESTIONS, (q1, q2, q3, q4, q5))
+self_test_3 = self_test("3", _QUESTIONS)

@@ -11,7 +11,7 @@ import torch.nn as nn
 
 from ..attention import MultiHeadAttention
 from ..gpt import GPT_CONFIG_124M, GPTModel, TransformerBlock, gpt_config
-from ._core import Hint, Question, Verdict, exercise, expect, expect_close, grade
+from ._core import Hint, Question, exercise, expect, expect_close, expect_function, self_test
 
 __all__ = [
     "exercise_4_0",
@@ -25,10 +25,6 @@ __all__ = [
 ]
 
 
-def _function(answer: Any, wanted: str) -> None:
-    expect(callable(answer), f"Hand over the function itself, without calling it: {wanted}.")
-
-
 def _same(actual: Any, expected: torch.Tensor) -> bool:
     return (
         isinstance(actual, torch.Tensor)
@@ -40,7 +36,7 @@ def _same(actual: Any, expected: torch.Tensor) -> bool:
 @exercise("4.0")
 def exercise_4_0(answer: Callable[[torch.Tensor, float], torch.Tensor]) -> str:
     """Check `normalize(x, eps)` on random tensors (..., emb_dim)."""
-    _function(answer, "checks.exercise_4_0(normalize)")
+    expect_function(answer, "normalize(x, eps)")
     generator = torch.Generator().manual_seed(40)
     for shape in ((5,), (2, 6), (3, 4, 8), (2, 1, 3)):
         x = 2 * torch.randn(shape, generator=generator) + 3
@@ -180,7 +176,7 @@ def _small_config(**changes: Any) -> dict[str, Any]:
 @exercise("4.3")
 def exercise_4_3(answer: type[nn.Module]) -> str:
     """Check a model class whose configuration has three dropout rates in place of `drop_rate`."""
-    _function(answer, "checks.exercise_4_3(GPTModelThreeRates)")
+    expect_function(answer, "GPTModelThreeRates(cfg)")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(43)
         _check_rates(answer, dict(zip(_RATES, (0.11, 0.22, 0.33), strict=True)))
@@ -250,7 +246,7 @@ def _check_rates(answer: type[nn.Module], rates: dict[str, float]) -> None:
 @exercise("4.4")
 def exercise_4_4(answer: Callable[[dict[str, Any]], int]) -> str:
     """Check `block_parameters(cfg)` on random configurations."""
-    _function(answer, "checks.exercise_4_4(block_parameters)")
+    expect_function(answer, "block_parameters(cfg)")
     generator = torch.Generator().manual_seed(44)
     for trial in range(8):
         heads = int(torch.randint(1, 9, (), generator=generator))
@@ -309,7 +305,7 @@ class _Counting(nn.Module):
 @exercise("4.5")
 def exercise_4_5(answer: Callable[..., torch.Tensor]) -> str:
     """Check `generate_until(model, idx, max_new_tokens, context_size, stop_id)` with stand-in models."""
-    _function(answer, "checks.exercise_4_5(generate_until)")
+    expect_function(answer, "generate_until(model, idx, max_new_tokens, context_size, stop_id)")
     generator = torch.Generator().manual_seed(45)
     stopped = 0
     for _ in range(20):
@@ -351,7 +347,7 @@ def exercise_4_5(answer: Callable[..., torch.Tensor]) -> str:
 @exercise("4.6")
 def exercise_4_6(answer: Callable[[list[float]], tuple[float, float]]) -> str:
     """Check `overall_slopes(slopes)`: the slope of a chain of layers, without and with shortcuts."""
-    _function(answer, "checks.exercise_4_6(overall_slopes)")
+    expect_function(answer, "overall_slopes(slopes)")
     generator = torch.Generator().manual_seed(46)
     for length in (1, 2, 5, 12):
         slopes = (torch.rand(length, generator=generator) * 1.4 - 0.4).tolist()
@@ -427,13 +423,4 @@ _QUESTIONS = (
     ),
 )
 
-
-def self_test_4(
-    q1: str | None = None,
-    q2: str | None = None,
-    q3: str | None = None,
-    q4: str | None = None,
-    q5: str | None = None,
-) -> Verdict:
-    """Grade the self-test of chapter 4; answers are the letters of the options."""
-    return grade("Self-test 4", _QUESTIONS, (q1, q2, q3, q4, q5))
+self_test_4 = self_test("4", _QUESTIONS)

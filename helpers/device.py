@@ -20,3 +20,14 @@ def get_device(name: str | None = None) -> torch.device:
         have = ", ".join(device for device, there in available.items() if there)
         raise ValueError(f"device {chosen!r} is not available; this machine has {have}")
     return torch.device(chosen)
+
+
+def bfloat16_is_native(device: torch.device | str) -> bool:
+    """Whether a device computes in bfloat16 itself; on other processors it is tens of times slower than float32."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind != "cpu":
+        return False
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older releases cannot tell
+    return any("bf16" in name and has for name, has in capabilities.items())

@@ -135,3 +135,22 @@ def arrow(
     """Draw an arrow from `start` to `end`; `curve` bends it (0 is straight)."""
     shape = {"arrowstyle": "-|>", "color": color, "lw": lw, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 11}
     ax.annotate("", xy=end, xytext=start, arrowprops={**shape, "connectionstyle": f"arc3,rad={curve}"})
+
+
+def plot_losses(
+    epochs_seen: Sequence[float],
+    tokens_seen: Sequence[int],
+    train_losses: Sequence[float],
+    val_losses: Sequence[float],
+) -> Figure:
+    """Training and validation loss over epochs, with tokens seen along the top (section 5.2). Show it with `show`."""
+    fig, ax = subplots(6, 3.4)
+    ax.plot(epochs_seen, train_losses, label="training")
+    ax.plot(epochs_seen, val_losses, linestyle="--", label="validation")
+    ax.set(xlabel="epochs", ylabel="loss (nats per token)")
+    ax.legend()
+    top = ax.twiny()  # a second axis that shares the losses
+    top.plot(tokens_seen, train_losses, alpha=0)
+    top.set_xlabel("tokens seen")
+    top.spines.top.set_visible(True)
+    return fig

@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
+
+from .gpt import gpt_config
 
 
 @dataclass(frozen=True)
 class Profile:
     """What a notebook needs to know about the way it is run.
 
-    `pretraining_text` is the name of the text, for `helpers.datasets.load_text`.
+    `pretraining_text` is the name of the text, for `helpers.datasets.load_text`; `pretraining_config` the model that
+    chapter 5 trains on it, in batches of 2 windows of `context_length` tokens, for `pretraining_epochs` epochs.
     """
 
     name: str
     pretraining_text: str
+    pretraining_config: dict[str, Any]
+    pretraining_epochs: int
 
 
 PROFILES = {
-    "quick": Profile(name="quick", pretraining_text="story"),
-    "book": Profile(name="book", pretraining_text="the-verdict"),
+    "quick": Profile(
+        name="quick",
+        pretraining_text="story",
+        pretraining_config=gpt_config("124M", context_length=128, emb_dim=128, n_heads=4, n_layers=4),
+        pretraining_epochs=10,
+    ),
+    "book": Profile(
+        name="book",
+        pretraining_text="the-verdict",
+        pretraining_config=gpt_config("124M", context_length=256),
+        pretraining_epochs=10,
+    ),
 }
 
 

@@ -23,6 +23,11 @@ EXEMPT = {
     "gpt_config": "a convenience for later chapters",
     "GPT_CONFIG_124M": "a dictionary",
     "GPT_SIZES": "a dictionary",
+    "beam_search": "beyond the book: chapter 5 uses it",
+    "choose_next": "chapter 5 comes next",
+    "generate": "with a cache and for batches; chapter 5 builds the plain loop",
+    "generate_batch": "for prompts of different lengths, on the cache",
+    "generate_stream": "the loop behind generate, on the cache",
 }
 
 

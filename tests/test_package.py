@@ -112,7 +112,9 @@ class TestNames:
 
 class TestImport:
     def test_loads_nothing_heavy(self):
-        heavy = "matplotlib pandas ipywidgets IPython tiktoken pooch transformers sklearn safetensors tqdm requests PIL"
+        heavy = (
+            "matplotlib pandas ipywidgets IPython tiktoken pooch transformers sklearn huggingface_hub tqdm requests PIL"
+        )
         # What torch itself loads in this environment is not ours to blame.
         code = f"""
 import sys, torch

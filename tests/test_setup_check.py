@@ -20,6 +20,8 @@ import torch
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from tests.notebooks import all_notebooks
+
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "setup_check.py"
 SETTINGS = ("COURSE_", "COLAB_", "HF_", "HUGGINGFACE_", "TIKTOKEN_", "XDG_", "PYTHON", "COLUMNS")
@@ -573,7 +575,7 @@ def test_the_json_has_everything(real):
     assert row(report, "machine", "Memory")["total_gib"] > 0
     assert row(report, "python", "Python")["executable"] == sys.executable
     listed = {line["notebook"] for line in report["times"]["notebooks"]}
-    assert listed == {path.relative_to(ROOT / "notebooks").as_posix() for path in ROOT.glob("notebooks/**/*.ipynb")}
+    assert listed == {path.relative_to(ROOT / "notebooks").as_posix() for path in all_notebooks()}
 
 
 def test_the_hook_would_see_the_network():

@@ -1,0 +1,155 @@
+"""Saving and loading: a model alone, or everything a training run needs to go on as if it had never stopped (5.4).
+
+A model alone is a safetensors file, which holds numbers and nothing that could run. A checkpoint is a file of torch's
+that is read with `weights_only=True`. Both are written to a temporary file first and then renamed, so a file of the
+name asked for is always whole: the new one or the old one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from .training import Progress
+
+_COMPILED = "_orig_mod."  # what torch.compile puts before every name
+
+
+def save_model(model: torch.nn.Module, path: Path | str) -> None:
+    """Write a model's weights to a safetensors file. Tensors that share their numbers are stored once."""
+    weights, places = {}, set()
+    for name, weight in model.state_dict().items():
+        place = (weight.data_ptr(), weight.shape)
+        if place not in places:
+            weights[name.replace(_COMPILED, "")] = weight.detach().contiguous()
+        places.add(place)
+    write_whole(path, lambda temporary: save_file(weights, temporary))
+
+
+def load_model(model: torch.nn.Module, path: Path | str) -> None:
+    """Read weights that `save_model` wrote into a model of the same shape.
+
+    Raises FileNotFoundError, or ValueError if the file is damaged, or of another model.
+    """
+    try:
+        weights = load_file(_existing(path))
+    except Exception as error:
+        raise _unreadable(path, error, "a safetensors file") from None
+    _load(model, weights, path)
+
+
+def save_checkpoint(
+    path: Path | str,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress | None = None,
+    **extra: Any,
+) -> None:
+    """Write model, optimizer, progress and torch's random states; `extra` takes numbers, strings, lists of them.
+
+    Raises TypeError for an extra that could not be read back safely.
+    """
+    for name, value in extra.items():
+        if not _plain(value):
+            raise TypeError(f"{name} is a {type(value).__name__}; numbers, strings, and lists of them can be kept")
+    random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+    state = {
+        "course_checkpoint": 1,
+        "model": {name.replace(_COMPILED, ""): weight for name, weight in model.state_dict().items()},
+        "optimizer": optimizer.state_dict(),
+        "progress": asdict(progress or Progress()),
+        "random": random,
+        "extra": extra,
+    }
+    write_whole(path, lambda temporary: torch.save(state, temporary))
+
+
+def load_checkpoint(
+    path: Path | str, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None
+) -> tuple[Progress, dict[str, Any]]:
+    """Put a checkpoint back into a model and an optimizer, and torch's random states to where they were.
+
+    Returns the progress, for `training_steps`, and the extras. Without an optimizer only the model is loaded, and the
+    random states are left alone. Raises FileNotFoundError, or ValueError if the file is damaged or not a checkpoint of
+    this model.
+    """
+    try:
+        state = torch.load(_existing(path), map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise _unreadable(path, error, "a checkpoint") from None
+    if not isinstance(state, dict) or "course_checkpoint" not in state:
+        raise ValueError(f"{path} is not a checkpoint of this course")
+    _load(model, state["model"], path)
+    if optimizer is not None:
+        optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"]["cpu"])
+        if torch.cuda.is_available() and len(state["random"]["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["random"]["cuda"])
+    return Progress(**state["progress"]), state["extra"]
+
+
+def write_whole(path: Path | str, write: Callable[[str], None]) -> None:
+    """Call `write(temporary)`, then rename the temporary file to `path`: whoever reads `path` finds a whole file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(str(temporary))
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _existing(path: Path | str) -> str:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} is not there")
+    return str(path)
+
+
+def _unreadable(path: Path | str, error: Exception, kind: str) -> Exception:
+    if isinstance(error, FileNotFoundError):
+        return error
+    first = (str(error) or type(error).__name__).splitlines()[0]
+    return ValueError(f"{path} cannot be read as {kind}; it may be damaged or of another kind ({first[:120]})")
+
+
+def _load(model: torch.nn.Module, weights: dict[str, torch.Tensor], path: Path | str) -> None:
+    own = model.state_dict()
+    weights = {name.replace(_COMPILED, ""): weight for name, weight in weights.items()}
+    compiled = {name.replace(_COMPILED, ""): name for name in own}
+    shared = {}  # tied weights are stored once: find each missing name's twin
+    for name, full in compiled.items():
+        if name not in weights:
+            twins = [
+                other
+                for other in compiled
+                if other in weights and own[compiled[other]].data_ptr() == own[full].data_ptr()
+            ]
+            shared.update({name: weights[twins[0]]} if twins else {})
+    weights |= shared
+    for name in sorted(compiled.keys() | weights.keys()):
+        if name not in weights or name not in compiled:
+            where = "missing from" if name not in weights else "unknown to the model, but in"
+            raise ValueError(f"{name} is {where} {path}: the file belongs to another model")
+        if own[compiled[name]].shape != weights[name].shape:
+            shapes = f"{tuple(weights[name].shape)}, the model has {tuple(own[compiled[name]].shape)}"
+            raise ValueError(f"{name} in {path} has shape {shapes}: the file belongs to a model of another size")
+    model.load_state_dict({compiled[name]: weight for name, weight in weights.items()})
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_plain, value))
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _plain(item) for key, item in value.items())
+    return value is None or isinstance(value, bool | int | float | str | torch.Tensor)

@@ -1,0 +1,145 @@
+"""The same GPT, faster: fused kernels, and a loss that never holds all logits at once.
+
+The classes of chapters 3 and 4 spell every step out. Here each becomes one call into PyTorch: attention that never
+stores the (T, T) weights (Dao et al., "FlashAttention", 2022), LayerNorm and GELU as single operations. Parameters
+stay what they are, and in float32 so do the results, to rounding. Weights in 8 bits are in `helpers.quantization`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from .attention import MultiHeadAttention
+from .device import bfloat16_is_native
+from .gpt import GELU, GPTModel, LayerNorm
+
+
+class FusedMultiHeadAttention(MultiHeadAttention):
+    """`MultiHeadAttention` through `scaled_dot_product_attention`. (B, T, d_in) to (B, T, d_out)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, num_tokens, _ = x.shape
+        if num_tokens > len(self.mask):
+            raise ValueError(f"x has {num_tokens} tokens, but context_length is {len(self.mask)}")
+        split = (batch, num_tokens, self.num_heads, self.head_dim)
+        queries = self.W_query(x).view(split).transpose(1, 2)  # (B, H, T, D)
+        keys = self.W_key(x).view(split).transpose(1, 2)  # (B, H, T, D)
+        values = self.W_value(x).view(split).transpose(1, 2)  # (B, H, T, D)
+        dropout = self.dropout.p if self.training else 0.0
+        context = F.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout, is_causal=True)
+        return self.out_proj(context.transpose(1, 2).reshape(batch, num_tokens, self.d_out))
+
+
+class FusedLayerNorm(LayerNorm):
+    """`LayerNorm` as one operation. (..., emb_dim) to (..., emb_dim)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.layer_norm(x, self.scale.shape, self.scale, self.shift, self.eps)
+
+
+class FusedGELU(GELU):
+    """`GELU` as one operation."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.gelu(x, approximate="tanh")
+
+
+_FUSED = {MultiHeadAttention: FusedMultiHeadAttention, LayerNorm: FusedLayerNorm, GELU: FusedGELU}
+
+
+def fuse(model: torch.nn.Module) -> torch.nn.Module:
+    """Make a model built of the course's classes use fused kernels, in place; parameters stay as they are."""
+    for module in model.modules():
+        if type(module) in _FUSED:
+            module.__class__ = _FUSED[type(module)]
+    return model
+
+
+def hidden_states(model: GPTModel, in_idx: torch.Tensor) -> torch.Tensor:
+    """What the output layer would be given: int64 ids (B, T) to (B, T, C)."""
+    positions = torch.arange(in_idx.shape[1], device=in_idx.device)
+    x = model.drop_emb(model.tok_emb(in_idx) + model.pos_emb(positions))
+    return model.final_norm(model.trf_blocks(x))
+
+
+def speed_up(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+    loss_function: Callable[..., torch.Tensor],
+    chunked: bool = False,
+) -> Callable[..., torch.Tensor]:
+    """Prepare a model and an optimizer for fast training; returns the loss function to use from now on.
+
+    The model is fused, AdamW becomes fused too if it has not begun yet, and losses are computed under bfloat16
+    autocast where that is native. `chunked` says that it is the language-model loss, which is then taken in chunks.
+    """
+    fuse(model)
+    if isinstance(optimizer, torch.optim.AdamW) and not optimizer.state:
+        for group in optimizer.param_groups:
+            group["fused"], group["foreach"] = True, False
+    native = bfloat16_is_native(device)
+    chunked = chunked and native and type(model).forward is GPTModel.forward
+
+    def fast_loss(input_batch: Any, target_batch: Any, model: torch.nn.Module, device: torch.device) -> torch.Tensor:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=native):
+            if not chunked:
+                return loss_function(input_batch, target_batch, model, device)
+            hidden = hidden_states(model, input_batch.to(device)).flatten(0, 1)  # (B * T, C)
+        return SoftmaxLoss.apply(hidden, model.out_head.weight, target_batch.to(device).flatten())
+
+    return fast_loss
+
+
+class SoftmaxLoss(torch.autograd.Function):
+    """Mean cross-entropy of hidden states (N, C) against class ids (N,), through a table of classes (V, C).
+
+    Computed in bfloat16, chunk by chunk, with the gradients on the way, so that no (N, V) tensor is ever kept.
+
+    The softmax can be estimated (Jean et al., 2015): `columns` (K,) then lists the classes that get a logit, with
+    `log_weight` (K,) added to it. The first `exact` classes must come first, in order; a target beyond them gets its
+    logit in a column of its own.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, table, targets, columns=None, log_weight=None, exact=None, chunk=512):
+        hidden16 = hidden.to(torch.bfloat16)
+        table16 = (table if columns is None else table[columns]).to(torch.bfloat16)
+        exact = len(table) if exact is None else exact
+        d_hidden, d_columns = torch.empty_like(hidden16), torch.zeros_like(table16, dtype=torch.float32)
+        d_table = d_columns if columns is None else torch.zeros_like(table)
+        last, total = len(table16), 0.0
+        sampled = last > exact or exact < len(table)
+        for x, y, dx in zip(hidden16.split(chunk), targets.split(chunk), d_hidden.split(chunk), strict=True):
+            logits = x @ table16.T  # (n, K)
+            if log_weight is not None:
+                logits += log_weight.to(torch.bfloat16)
+            column = y
+            if sampled:
+                own, inside = table[y].to(torch.bfloat16), y < exact  # (n, C), (n,)
+                own_logit = (x * own).sum(dim=-1).masked_fill(inside, -math.inf)
+                logits = torch.cat((logits, own_logit[:, None]), dim=-1)  # (n, K + 1)
+                column = torch.where(inside, y, last)
+            p = torch.softmax(logits, dim=-1)
+            rows = torch.arange(len(x), device=x.device)
+            total += -p[rows, column].float().clamp(min=1e-30).log().sum()
+            p[rows, column] -= 1
+            dx.copy_(p[:, :last] @ table16)
+            if sampled:
+                dx += p[:, last:] * own
+                d_table.index_add_(0, y, (p[:, last:] * x).to(d_table.dtype))
+            d_columns += p[:, :last].T @ x
+        if columns is not None:
+            d_table.index_add_(0, columns, d_columns.to(d_table.dtype))
+        ctx.save_for_backward(d_hidden.to(hidden.dtype) / len(hidden), d_table / len(hidden))
+        return total / len(hidden)
+
+    @staticmethod
+    def backward(ctx, grad):
+        d_hidden, d_table = ctx.saved_tensors
+        return grad * d_hidden, grad * d_table, None, None, None, None, None

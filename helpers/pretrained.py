@@ -1,0 +1,251 @@
+"""GPT-2's published weights: fetching, loading into the course's model, and writing them back (section 5.5).
+
+The weights are read from safetensors files as Hugging Face keeps them (`model.safetensors` and `config.json` in a
+folder), downloaded through huggingface_hub or taken from a folder. No TensorFlow is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from .checkpoints import write_whole
+from .gpt import GPTModel, gpt_config
+
+REPOSITORIES = {
+    "124M": "openai-community/gpt2",
+    "355M": "openai-community/gpt2-medium",
+    "774M": "openai-community/gpt2-large",
+    "1558M": "openai-community/gpt2-xl",
+}
+_FILES = ("config.json", "model.safetensors")
+
+
+def find_gpt2(model_size: str, models_dir: Path | str) -> Path | None:
+    """The folder in `models_dir` (or COURSE_DATA_DIR) that holds a GPT-2 size, or None. Never downloads."""
+    if model_size not in REPOSITORIES:
+        raise ValueError(f"model_size={model_size!r} is not one of {', '.join(REPOSITORIES)}")
+    bases = [Path(models_dir), *([Path(os.environ["COURSE_DATA_DIR"])] if os.environ.get("COURSE_DATA_DIR") else [])]
+    names = (model_size, f"gpt2-{model_size}", REPOSITORIES[model_size].split("/")[1])
+    for folder in [base / name for base in bases for name in names]:
+        if all((folder / file).is_file() for file in _FILES):
+            return folder
+    return None
+
+
+def fetch_gpt2(model_size: str, models_dir: Path | str) -> Path:
+    """The folder of a GPT-2 size, downloaded to `models_dir` if it is not there yet; a broken download is resumed.
+
+    Raises ValueError for an unknown size, ConnectionError if the files cannot be had.
+    """
+    found = find_gpt2(model_size, models_dir)
+    if found is not None:
+        return found
+    from huggingface_hub import snapshot_download  # loads slowly, and only a download needs it
+
+    folder = Path(models_dir) / model_size
+    try:
+        snapshot_download(REPOSITORIES[model_size], allow_patterns=list(_FILES), local_dir=folder)
+    except Exception as error:
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise ConnectionError(
+            f"GPT-2 {model_size} could not be downloaded: put {' and '.join(_FILES)} of {REPOSITORIES[model_size]} "
+            f"into {folder} and try again ({first[:160]})"
+        ) from None
+    return folder
+
+
+def load_gpt2(model_size: str = "124M", models_dir: Path | str = "gpt2") -> tuple[GPTModel, dict[str, Any]]:
+    """A pretrained GPT-2 in evaluation mode, and its configuration. Output layer and embedding share their weights.
+
+    The model is built without memory for its weights, which are then read block by block: the peak is little more
+    than the weights themselves. Raises as `fetch_gpt2`, and ValueError for a damaged or foreign file.
+    """
+    return read_gpt2(fetch_gpt2(model_size, models_dir))
+
+
+def read_gpt2(folder: Path | str) -> tuple[GPTModel, dict[str, Any]]:
+    """`load_gpt2` from a folder in Hugging Face's format."""
+    file, cfg = Path(folder) / "model.safetensors", _config(_settings(folder))
+    with torch.device("meta"):
+        model = GPTModel({**cfg, "drop_rate": 0.0})
+    for module in model.modules():  # the meta device gave the masks no content
+        if isinstance(getattr(module, "mask", None), torch.Tensor):
+            module.mask = torch.triu(torch.ones(module.mask.shape, dtype=torch.bool), diagonal=1)
+    with torch.no_grad():
+        for part in ("", *(f"h.{layer}." for layer in range(cfg["n_layers"]))):
+            for name, weight in _course_weights(_read(file, part), cfg["emb_dim"]).items():
+                owner, _, last = name.rpartition(".")
+                setattr(model.get_submodule(owner), last, torch.nn.Parameter(weight))
+    model.out_head.weight = model.tok_emb.weight
+    return model.eval(), cfg
+
+
+def download_and_load_gpt2(model_size: str, models_dir: Path | str) -> tuple[dict[str, int], dict[str, Any]]:
+    """GPT-2's settings and parameters by OpenAI's names, as the book has them.
+
+    `settings` has n_vocab, n_ctx, n_embd, n_head, n_layer. `params` has wte (n_vocab, n_embd), wpe (n_ctx, n_embd),
+    g and b (n_embd,) of the last LayerNorm, and blocks: for each layer attn.c_attn, attn.c_proj, mlp.c_fc, mlp.c_proj
+    with w (in, out) and b, and ln_1, ln_2 with g and b. All are torch tensors. Raises as `load_gpt2`.
+    """
+    folder = fetch_gpt2(model_size, models_dir)
+    raw = _settings(folder)
+    settings = {"n_vocab": raw["vocab_size"], "n_ctx": raw["n_positions"]}
+    settings |= {name: raw[name] for name in ("n_embd", "n_head", "n_layer")}
+    weights = _read(Path(folder) / "model.safetensors", None)
+    params: dict[str, Any] = {"blocks": [{} for _ in range(settings["n_layer"])]}
+    last = {"weight": "w", "bias": "b"}
+    for name, weight in weights.items():
+        *path, leaf = name.split(".")
+        if path[0] in ("wte", "wpe"):
+            params[path[0]] = weight
+        elif path[0] == "ln_f":
+            params["g" if leaf == "weight" else "b"] = weight
+        else:
+            place = params["blocks"][int(path[1])]
+            for step in path[2:]:
+                place = place.setdefault(step, {})
+            place["g" if path[-1].startswith("ln") and leaf == "weight" else last[leaf]] = weight
+    return settings, params
+
+
+def load_weights_into_gpt(gpt: GPTModel, params: dict[str, Any]) -> None:
+    """Copy parameters from `download_and_load_gpt2` into a model of the same size with query, key and value biases.
+
+    Raises ValueError, before anything is copied, if the model does not fit.
+    """
+    flat = {
+        "wte.weight": params["wte"],
+        "wpe.weight": params["wpe"],
+        "ln_f.weight": params["g"],
+        "ln_f.bias": params["b"],
+    }
+    for layer, block in enumerate(params["blocks"]):
+        for norm in ("ln_1", "ln_2"):
+            flat[f"h.{layer}.{norm}.weight"], flat[f"h.{layer}.{norm}.bias"] = block[norm]["g"], block[norm]["b"]
+        for part, name in (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj")):
+            flat[f"h.{layer}.{part}.{name}.weight"] = block[part][name]["w"]
+            flat[f"h.{layer}.{part}.{name}.bias"] = block[part][name]["b"]
+    flat = {name: torch.as_tensor(weight) for name, weight in flat.items()}
+    weights = _course_weights(flat, flat["wte.weight"].shape[1])
+    weights["out_head.weight"] = weights["tok_emb.weight"]
+    own = gpt.state_dict()
+    for name in sorted(own.keys() | weights.keys()):
+        if name not in own or name not in weights or own[name].shape != weights[name].shape:
+            got = tuple(own[name].shape) if name in own else "nothing"
+            wanted = tuple(weights[name].shape) if name in weights else "nothing"
+            raise ValueError(f"gpt does not fit the parameters: {name} is {got} in gpt, {wanted} in params")
+    gpt.load_state_dict(weights)
+
+
+def save_gpt2(model: GPTModel, cfg: dict[str, Any], folder: Path | str) -> None:
+    """Write a model with tied embeddings as a folder that Hugging Face's transformers loads as a GPT-2.
+
+    Raises ValueError if the output layer is not the token embedding, which that format takes for granted.
+    """
+    if not torch.equal(model.out_head.weight, model.tok_emb.weight):
+        raise ValueError("model has an output layer of its own; GPT-2's format needs out_head.weight = tok_emb.weight")
+    folder, state, width = Path(folder), model.state_dict(), cfg["emb_dim"]
+    weights = {"wte.weight": state["tok_emb.weight"], "wpe.weight": state["pos_emb.weight"]}
+    weights |= {"ln_f.weight": state["final_norm.scale"], "ln_f.bias": state["final_norm.shift"]}
+    for layer in range(cfg["n_layers"]):
+        ours, theirs = f"trf_blocks.{layer}.", f"h.{layer}."
+        for their, our in (("ln_1", "norm1"), ("ln_2", "norm2")):
+            weights[f"{theirs}{their}.weight"] = state[f"{ours}{our}.scale"]
+            weights[f"{theirs}{their}.bias"] = state[f"{ours}{our}.shift"]
+        projections = [f"{ours}att.W_{name}." for name in ("query", "key", "value")]
+        weights[f"{theirs}attn.c_attn.weight"] = torch.cat([state[p + "weight"] for p in projections]).T
+        biases = [state.get(p + "bias", torch.zeros(width, dtype=weights["wte.weight"].dtype)) for p in projections]
+        weights[f"{theirs}attn.c_attn.bias"] = torch.cat(biases)
+        for their, our in (("attn.c_proj", "att.out_proj"), ("mlp.c_fc", "ff.layers.0"), ("mlp.c_proj", "ff.layers.2")):
+            weights[f"{theirs}{their}.weight"] = state[f"{ours}{our}.weight"].T
+            weights[f"{theirs}{their}.bias"] = state[f"{ours}{our}.bias"]
+    weights = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
+    settings = {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "activation_function": "gelu_new",
+        "vocab_size": cfg["vocab_size"],
+        "n_positions": cfg["context_length"],
+        "n_ctx": cfg["context_length"],
+        "n_embd": width,
+        "n_head": cfg["n_heads"],
+        "n_layer": cfg["n_layers"],
+        "layer_norm_epsilon": 1e-5,
+        "attn_pdrop": cfg["drop_rate"],
+        "embd_pdrop": cfg["drop_rate"],
+        "resid_pdrop": cfg["drop_rate"],
+        "bos_token_id": 50256,
+        "eos_token_id": 50256,
+        "tie_word_embeddings": True,
+    }
+    write_whole(folder / "model.safetensors", lambda path: save_file(weights, path, metadata={"format": "pt"}))
+    write_whole(folder / "config.json", lambda path: Path(path).write_text(json.dumps(settings, indent=2) + "\n"))
+
+
+def _settings(folder: Path | str) -> dict[str, Any]:
+    try:
+        settings = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+        return {**settings, "n_positions": settings.get("n_positions", settings.get("n_ctx"))}
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder} has no readable config.json ({error})") from None
+
+
+def _config(settings: dict[str, Any]) -> dict[str, Any]:
+    wanted = {"vocab_size": "vocab_size", "context_length": "n_positions", "emb_dim": "n_embd"}
+    wanted |= {"n_heads": "n_head", "n_layers": "n_layer"}
+    try:
+        sizes = {ours: settings[theirs] for ours, theirs in wanted.items()}
+    except KeyError as missing:
+        raise ValueError(f"config.json is not a GPT-2's: it has no entry {missing}") from None
+    return gpt_config(**sizes, drop_rate=settings.get("resid_pdrop", 0.1), qkv_bias=True)
+
+
+def _read(file: Path, part: str | None) -> dict[str, torch.Tensor]:
+    """The tensors of a file whose names begin with `part` ("" for those outside the blocks, None for all).
+
+    The file is mapped into memory only while they are copied, so that its pages do not add up.
+    """
+    try:
+        with safe_open(str(file), framework="pt") as source:
+            names = {name.removeprefix("transformer."): name for name in source.keys()}  # noqa: SIM118
+            skip = (".attn.bias", ".attn.masked_bias", "lm_head.weight")  # masks, and the embedding once more
+            chosen = {short: full for short, full in names.items() if not short.endswith(skip)}
+            if part is not None:
+                chosen = {s: f for s, f in chosen.items() if (s.startswith(part) if part else not s.startswith("h."))}
+            return {short: source.get_tensor(full).clone() for short, full in chosen.items()}
+    except Exception as error:
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{file} cannot be read as GPT-2's weights ({first[:120]})") from None
+
+
+def _course_weights(theirs: dict[str, torch.Tensor], width: int) -> dict[str, torch.Tensor]:
+    """Hugging Face's names and layouts to ours: matrices transposed, query, key and value taken apart."""
+    outside = {"wte.weight": "tok_emb.weight", "wpe.weight": "pos_emb.weight"}
+    outside |= {"ln_f.weight": "final_norm.scale", "ln_f.bias": "final_norm.shift"}
+    inside = {"ln_1.weight": "norm1.scale", "ln_1.bias": "norm1.shift", "ln_2.weight": "norm2.scale"}
+    inside |= {"ln_2.bias": "norm2.shift", "attn.c_proj": "att.out_proj", "mlp.c_fc": "ff.layers.0"}
+    inside |= {"mlp.c_proj": "ff.layers.2"}
+    ours: dict[str, torch.Tensor] = {}
+    for name, weight in theirs.items():
+        if name in outside:
+            ours[outside[name]] = weight
+            continue
+        _, layer, rest = name.split(".", 2)
+        module, _, leaf = rest.rpartition(".")
+        block = f"trf_blocks.{layer}."
+        matrix = weight.T.contiguous() if weight.dim() == 2 else weight
+        if module == "attn.c_attn":
+            for part, piece in zip(("query", "key", "value"), matrix.split(width), strict=True):
+                ours[f"{block}att.W_{part}.{leaf}"] = piece.clone()
+        elif rest in inside:
+            ours[block + inside[rest]] = weight
+        else:
+            ours[f"{block}{inside[module]}.{leaf}"] = matrix
+    return ours

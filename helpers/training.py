@@ -1,0 +1,286 @@
+"""Training a language model: losses, one loop for every kind of training, schedules (chapter 5, appendix D).
+
+`training_steps` is the core. It yields after every update, and whoever iterates decides what to do in between:
+evaluate, print, save, stop. The loops with the book's names are short functions around it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader
+
+from .fast import speed_up
+from .generation import generate_text_simple
+
+LossFunction = Callable[[torch.Tensor, torch.Tensor, torch.nn.Module, torch.device], torch.Tensor]
+
+
+def text_to_token_ids(text: str, tokenizer: Any) -> torch.Tensor:
+    """Token ids of one text as a batch of one: int64 (1, T) (section 5.1)."""
+    return torch.tensor([tokenizer.encode(text, allowed_special={"<|endoftext|>"})])
+
+
+def token_ids_to_text(token_ids: torch.Tensor, tokenizer: Any) -> str:
+    """The text of a batch of one, int64 (1, T) (section 5.1)."""
+    return tokenizer.decode(token_ids.squeeze(0).tolist())
+
+
+def calc_loss_batch(
+    input_batch: torch.Tensor, target_batch: torch.Tensor, model: torch.nn.Module, device: torch.device
+) -> torch.Tensor:
+    """Mean cross-entropy of a batch, both int64 (B, T), as a scalar in nats per token (section 5.1)."""
+    logits = model(input_batch.to(device))  # (B, T, vocab_size)
+    return F.cross_entropy(logits.flatten(0, 1), target_batch.to(device).flatten())
+
+
+def calc_loss_loader(
+    data_loader: DataLoader, model: torch.nn.Module, device: torch.device, num_batches: int | None = None
+) -> float:
+    """Mean of the batches' losses over the first `num_batches` (all, if None) (section 5.1).
+
+    Raises ValueError if the loader has no batch, whose loss would be NaN.
+    """
+    count = len(data_loader) if num_batches is None else min(num_batches, len(data_loader))
+    if count == 0:
+        raise ValueError(
+            f"data_loader has {len(data_loader)} batches and num_batches={num_batches}: nothing to average"
+        )
+    total = 0.0
+    for _, (input_batch, target_batch) in zip(range(count), data_loader, strict=False):
+        total += calc_loss_batch(input_batch, target_batch, model, device).item()
+    return total / count
+
+
+def evaluate_model(
+    model: torch.nn.Module,
+    train_loader: DataLoader,
+    val_loader: DataLoader,
+    device: torch.device,
+    eval_iter: int | None,
+) -> tuple[float, float]:
+    """Training and validation loss, each over `eval_iter` batches, without dropout (section 5.2)."""
+    model.eval()
+    with torch.no_grad():
+        train_loss = calc_loss_loader(train_loader, model, device, num_batches=eval_iter)
+        val_loss = calc_loss_loader(val_loader, model, device, num_batches=eval_iter)
+    model.train()
+    return train_loss, val_loss
+
+
+def generate_and_print_sample(model: torch.nn.Module, tokenizer: Any, device: torch.device, start_context: str) -> None:
+    """Print a greedy continuation of `start_context` by 50 tokens, on one line (section 5.2)."""
+    model.eval()
+    encoded = text_to_token_ids(start_context, tokenizer).to(device)
+    ids = generate_text_simple(model, encoded, max_new_tokens=50, context_size=model.pos_emb.weight.shape[0])
+    print(token_ids_to_text(ids, tokenizer).replace("\n", " "))
+    model.train()
+
+
+@dataclass
+class Progress:
+    """Where a run is: epochs and batches begun, updates made, tokens (or labels) seen, and how to go on from here.
+
+    `random_epoch` is torch's random state from before the epoch's batches were drawn, so that a resumed run can draw
+    the same ones again.
+    """
+
+    epoch: int = 0
+    batch: int = 0  # batches of this epoch that are done
+    step: int = 0  # updates made
+    tokens_seen: int = 0
+    loss: float = math.nan
+    random_epoch: torch.Tensor | None = None
+
+
+def training_steps(
+    model: torch.nn.Module,
+    train_loader: DataLoader,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+    num_epochs: int,
+    loss_function: LossFunction = calc_loss_batch,
+    before_update: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
+    accumulate: int = 1,
+    fast: bool = False,
+) -> Iterator[Progress]:
+    """Train, yielding the same `Progress` after each update (section 5.2).
+
+    `before_update(step)` is called when gradients are ready: the place to clip them or to set the learning rate.
+    With `accumulate`, gradients of that many batches are averaged into one update. A `progress` from a checkpoint
+    goes on in the middle of its epoch, with the batches that were still to come.
+
+    `fast` makes the model use fused kernels, from here on, and computes the loss in bfloat16 where the processor or
+    GPU has it (see `helpers.fast`); numbers then differ in the third digit.
+
+    A bar shows loss and tokens per second (TQDM_DISABLE=1 hides it). Raises ValueError for an empty loader, and
+    FloatingPointError as soon as a loss is not finite.
+    """
+    if len(train_loader) < accumulate:
+        raise ValueError(f"train_loader has {len(train_loader)} batches, fewer than one update needs ({accumulate})")
+    from tqdm.auto import tqdm  # in a notebook this loads ipywidgets
+
+    if fast:
+        loss_function = speed_up(model, optimizer, device, loss_function, chunked=loss_function is calc_loss_batch)
+    progress = progress or Progress()
+    begin, tokens_before = time.perf_counter(), progress.tokens_seen
+    bar = tqdm(total=num_epochs * len(train_loader), leave=False, unit="batch")
+    with bar:
+        bar.update(progress.epoch * len(train_loader) + progress.batch)
+        while progress.epoch < num_epochs:
+            batches = _batches_left(train_loader, progress)
+            optimizer.zero_grad()
+            for input_batch, target_batch in batches:
+                model.train()
+                loss = loss_function(input_batch, target_batch, model, device)
+                if not torch.isfinite(loss):
+                    raise FloatingPointError(f"the loss became {loss.item()} after {progress.step} updates")
+                (loss / accumulate).backward()
+                progress.batch += 1
+                progress.tokens_seen += input_batch.numel()
+                progress.loss = loss.item()
+                bar.update()
+                seconds = time.perf_counter() - begin
+                rate = (progress.tokens_seen - tokens_before) / seconds
+                bar.set_postfix_str(f"loss {progress.loss:.3f}, {rate:,.0f} tokens/s", refresh=False)
+                if progress.batch % accumulate and progress.batch < len(train_loader):
+                    continue
+                if before_update is not None:
+                    before_update(progress.step)
+                optimizer.step()
+                optimizer.zero_grad()
+                progress.step += 1
+                if progress.batch == len(train_loader):
+                    progress.epoch, progress.batch, progress.random_epoch = progress.epoch + 1, 0, None
+                yield progress
+
+
+def _batches_left(train_loader: DataLoader, progress: Progress) -> Iterator[Any]:
+    """The batches of this epoch that are not done yet, in the order that the epoch began with."""
+    if progress.random_epoch is None:
+        progress.random_epoch = torch.get_rng_state()
+        return iter(train_loader)
+    now = torch.get_rng_state()
+    torch.set_rng_state(progress.random_epoch)
+    batches = iter(train_loader)
+    for _ in range(progress.batch):
+        next(batches)
+    torch.set_rng_state(now)
+    return batches
+
+
+def train_model_simple(
+    model: torch.nn.Module,
+    train_loader: DataLoader,
+    val_loader: DataLoader,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+    num_epochs: int,
+    eval_freq: int,
+    eval_iter: int | None,
+    start_context: str,
+    tokenizer: Any,
+    **options: Any,
+) -> tuple[list[float], list[float], list[int]]:
+    """Train for some epochs, evaluating every `eval_freq` updates and printing a sample after each epoch (section 5.2).
+
+    `options` go to `training_steps`, such as fast=True.
+
+    Returns training losses, validation losses, and tokens seen, one entry per evaluation. Interrupting (Ctrl-C, the
+    stop button) ends the training and returns what there is; the model keeps what it has learned.
+    """
+    train_losses, val_losses, track_tokens_seen = [], [], []
+    try:
+        for progress in training_steps(model, train_loader, optimizer, device, num_epochs, **options):
+            step = progress.step - 1  # the first update is number 0
+            if step % eval_freq == 0:
+                train_loss, val_loss = evaluate_model(model, train_loader, val_loader, device, eval_iter)
+                train_losses.append(train_loss)
+                val_losses.append(val_loss)
+                track_tokens_seen.append(progress.tokens_seen)
+                epoch = step // len(train_loader) + 1
+                print(f"Ep {epoch} (Step {step:06d}): Train loss {train_loss:.3f}, Val loss {val_loss:.3f}")
+            if progress.batch == 0:  # an epoch has ended
+                generate_and_print_sample(model, tokenizer, device, start_context)
+    except KeyboardInterrupt:
+        print(f"Interrupted after {len(track_tokens_seen)} evaluations; the model keeps what it has learned.")
+    return train_losses, val_losses, track_tokens_seen
+
+
+def learning_rate_at(step: int, total_steps: int, warmup_steps: int, peak_lr: float, initial_lr: float, min_lr: float):
+    """The learning rate of update number `step`, counted from 0 (sections D.1 and D.2).
+
+    Linear from `initial_lr` over `warmup_steps` updates to `peak_lr`, then half a cosine down to `min_lr`.
+    """
+    if step < warmup_steps:
+        return initial_lr + step * (peak_lr - initial_lr) / warmup_steps
+    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return min_lr + (peak_lr - min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def find_highest_gradient(model: torch.nn.Module) -> float | None:
+    """The largest entry of any gradient in the model; None before the first backward pass (section D.3)."""
+    largest = [parameter.grad.max() for parameter in model.parameters() if parameter.grad is not None]
+    return max(largest).item() if largest else None
+
+
+def train_model(
+    model: torch.nn.Module,
+    train_loader: DataLoader,
+    val_loader: DataLoader,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+    n_epochs: int,
+    eval_freq: int,
+    eval_iter: int | None,
+    start_context: str,
+    tokenizer: Any,
+    warmup_steps: int,
+    initial_lr: float = 3e-05,
+    min_lr: float = 1e-6,
+    **options: Any,
+) -> tuple[list[float], list[float], list[int], list[float]]:
+    """`train_model_simple` with warm-up, cosine decay and clipping of gradients to norm 1 (section D.4).
+
+    The optimizer's own learning rate is the peak. Clipping begins after the warm-up. Returns training losses,
+    validation losses and tokens seen, one per evaluation, and the learning rate of every update.
+    """
+    train_losses, val_losses, track_tokens_seen, track_lrs = [], [], [], []
+    peak_lr = optimizer.param_groups[0]["lr"]
+    total_steps = len(train_loader) * n_epochs
+
+    def before_update(step: int) -> None:
+        lr = learning_rate_at(step, total_steps, warmup_steps, peak_lr, initial_lr, min_lr)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        track_lrs.append(lr)
+        if step >= warmup_steps:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)
+
+    try:
+        for progress in training_steps(
+            model, train_loader, optimizer, device, n_epochs, before_update=before_update, **options
+        ):
+            step = progress.step - 1  # the first update is number 0
+            if step % eval_freq == 0:
+                train_loss, val_loss = evaluate_model(model, train_loader, val_loader, device, eval_iter)
+                train_losses.append(train_loss)
+                val_losses.append(val_loss)
+                track_tokens_seen.append(progress.tokens_seen)
+                epoch = step // len(train_loader) + 1
+                print(f"Ep {epoch} (Iter {step:06d}): Train loss {train_loss:.3f}, Val loss {val_loss:.3f}")
+            if progress.batch == 0:  # an epoch has ended
+                generate_and_print_sample(model, tokenizer, device, start_context)
+    except KeyboardInterrupt:
+        print(f"Interrupted after {len(track_lrs)} updates; the model keeps what it has learned.")
+    finally:
+        for group in optimizer.param_groups:
+            group["lr"] = peak_lr
+    return train_losses, val_losses, track_tokens_seen, track_lrs

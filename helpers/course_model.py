@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from .checkpoints import write_whole
 from .gpt import GPTModel
 
 COURSE_MODEL_FILE = Path(__file__).parent / "assets" / "course_model" / "course_model.safetensors"
@@ -26,24 +27,26 @@ def load_course_model(path: Path | str = COURSE_MODEL_FILE) -> tuple[GPTModel, d
     Output layer and token embedding are one tensor. Raises FileNotFoundError, or ValueError if the file is not a
     course model.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} is not there")
     try:
         with safe_open(str(path), framework="pt") as file:
             cfg = json.loads((file.metadata() or {})["config"])
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
-    except FileNotFoundError:
-        raise
+        weights = {}
+        for name, weight in stored.items():
+            if not name.endswith(_SCALE):
+                scale = stored.get(name + _SCALE)
+                weights[name] = weight if scale is None else weight.float() * scale[:, None]
+        weights["out_head.weight"] = weights["tok_emb.weight"]
+        model = GPTModel({**cfg, "vocab_size": 1})  # the real embedding comes from the file
+        model.tok_emb = torch.nn.Embedding(cfg["vocab_size"], cfg["emb_dim"], device="meta")
+        model.out_head.weight = model.tok_emb.weight
+        model.load_state_dict(weights, assign=True)
     except Exception as error:
-        raise ValueError(f"{path} is not a course model file: {error}") from None
-    weights = {}
-    for name, weight in stored.items():
-        if not name.endswith(_SCALE):
-            scale = stored.get(name + _SCALE)
-            weights[name] = weight if scale is None else weight.float() * scale[:, None]
-    weights["out_head.weight"] = weights["tok_emb.weight"]
-    model = GPTModel({**cfg, "vocab_size": 1})  # the real embedding comes from the file
-    model.tok_emb = torch.nn.Embedding(cfg["vocab_size"], cfg["emb_dim"], device="meta")
-    model.load_state_dict(weights, assign=True)
-    model.out_head.weight = model.tok_emb.weight
+        reason = " ".join((str(error) or type(error).__name__).split())
+        raise ValueError(f"{path} is not a course model file ({reason[:120]})") from None
+    model.out_head.weight = model.tok_emb.weight  # read as two, they become one tensor again
     return model.eval(), cfg
 
 
@@ -59,8 +62,4 @@ def save_course_model(model: GPTModel, cfg: dict[str, Any], path: Path | str) ->
             stored[name], stored[name + _SCALE] = torch.round(weight / scale[:, None]).to(torch.int8), scale
         else:
             stored[name] = weight
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    save_file(stored, str(temporary), metadata={"config": json.dumps(cfg)})
-    temporary.replace(path)
+    write_whole(path, lambda temporary: save_file(stored, temporary, metadata={"config": json.dumps(cfg)}))

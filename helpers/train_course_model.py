@@ -49,7 +49,7 @@ FREQUENT, SAMPLED = 8192, 2048  # classes computed exactly, and drawn from the r
 BATCH = 12  # windows of CONFIG["context_length"] tokens
 PEAK_MATRICES, PEAK_OTHERS = 0.02, 3e-3  # learning rates of Muon and AdamW
 DECAY_FROM = 0.65  # part of the run after which the learning rates fall to zero
-EXACT_FROM = 0.85  # part of the run after which the softmax is exact
+EXACT_FROM = 0.98  # part of the run after which the softmax is exact
 
 
 def prepare(corpus: Path, target: Path) -> None:

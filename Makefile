@@ -17,7 +17,7 @@ OFFLINE := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.Ne
 LAB_FLAGS := $(if $(filter 0,$(shell id -u)),--allow-root) \
 	$(if $(or $(DISPLAY),$(WAYLAND_DISPLAY),$(filter Darwin,$(shell uname -s))),,--no-browser)
 
-.PHONY: lab test lint refresh links clean help
+.PHONY: lab test lint refresh bench links clean help
 
 lab: $(STAMP)  ## open the course in JupyterLab
 	$(BIN)/jupyter lab $(LAB_FLAGS) $(OFFLINE) --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
@@ -32,6 +32,9 @@ lint: $(STAMP)  ## ruff and the notebook lint
 
 refresh: $(STAMP)  ## execute notebooks in place: make refresh, or make refresh NB=notebooks/ch02_text_data.ipynb
 	$(BIN)/python -m tests.notebooks refresh $(NB)
+
+bench: $(STAMP)  ## measure speed and memory beside transformers; writes benchmarks/RESULTS.md (about 10 minutes)
+	$(BIN)/python -m benchmarks $(BENCH)
 
 links: $(STAMP)  ## stamp the repository named in pyproject.toml into the notebooks' badges and bootstrap cells
 	$(BIN)/python -m tests.notebooks links

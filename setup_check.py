@@ -33,6 +33,8 @@ SECONDS = {
     "ch02": (4, 4, 0.1),
     "ch03": (4, 4, 0.1),
     "ch04": (12, 12, 0.5),
+    "ch05": (70, 600, 0.8),
+    "appendix_d": (75, 700, 0.8),
 }
 
 # GPT-2's byte-pair encoding, vocab.bpe and encoder.json: tiktoken's name (the SHA-1 of the address), and the SHA-256.
@@ -401,12 +403,13 @@ def check_data(profile: str) -> list:
         text = f"{os.environ['COURSE_PROFILE']!r} is not a profile"
         rows.append(item("COURSE_PROFILE", "problem", text, "set COURSE_PROFILE to quick or book, or unset it"))
     try:
-        from helpers import datasets
+        from helpers import course_model, datasets
 
         cache = datasets.cache_dir()
     except Exception as error:
         return [*rows, item("Texts", "warning", f"cannot be looked for without helpers ({reason(error)})")]
-    for name, path in datasets.EMBEDDED_TEXTS.items():
+    embedded = {**datasets.EMBEDDED_TEXTS, "course model": course_model.COURSE_MODEL_FILE}
+    for name, path in embedded.items():
         if Path(path).exists():
             rows.append(item(name, "ok", "comes with the course", here=True))
         else:

@@ -53,6 +53,9 @@ def save_checkpoint(
 ) -> None:
     """Write model, optimizer, progress and torch's random states; `extra` takes numbers, strings, lists of them.
 
+    For a resumed run to repeat the uninterrupted one, save after whatever else is done between two updates: an
+    evaluation behind it would draw random numbers that the resumed run does not draw.
+
     Raises TypeError for an extra that could not be read back safely.
     """
     for name, value in extra.items():
@@ -85,8 +88,11 @@ def load_checkpoint(
         raise
     except Exception as error:
         raise _unreadable(path, error, "a checkpoint") from None
-    if not isinstance(state, dict) or "course_checkpoint" not in state:
+    entries = {"course_checkpoint", "model", "optimizer", "progress", "random", "extra"}
+    if not isinstance(state, dict) or not entries <= state.keys():
         raise ValueError(f"{path} is not a checkpoint of this course")
+    if optimizer is not None and not _fits(optimizer.state_dict(), state["optimizer"]):
+        raise ValueError(f"{path} is the checkpoint of another optimizer, or of one with other parameters")
     _load(model, state["model"], path)
     if optimizer is not None:
         optimizer.load_state_dict(state["optimizer"])
@@ -102,8 +108,11 @@ def write_whole(path: Path | str, write: Callable[[str], None]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what the user's umask asks for; safetensors would leave 0600
         write(str(temporary))
-        with temporary.open("rb") as file:
+        temporary.chmod(mode)
+        with temporary.open("r+b") as file:  # Windows flushes only what may be written
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
@@ -129,13 +138,15 @@ def _load(model: torch.nn.Module, weights: dict[str, torch.Tensor], path: Path |
     compiled = {name.replace(_COMPILED, ""): name for name in own}
     shared = {}  # tied weights are stored once: find each missing name's twin
     for name, full in compiled.items():
-        if name not in weights:
-            twins = [
-                other
-                for other in compiled
-                if other in weights and own[compiled[other]].data_ptr() == own[full].data_ptr()
-            ]
-            shared.update({name: weights[twins[0]]} if twins else {})
+        twins = [
+            other
+            for other in compiled
+            if other != name and other in weights and own[compiled[other]].data_ptr() == own[full].data_ptr()
+        ]
+        if twins and name not in weights:
+            shared[name] = weights[twins[0]]
+        elif twins and not torch.equal(weights[name], weights[twins[0]]):
+            raise ValueError(f"{name} and {twins[0]} differ in {path}, but are one tensor in the model")
     weights |= shared
     for name in sorted(compiled.keys() | weights.keys()):
         if name not in weights or name not in compiled:
@@ -145,6 +156,17 @@ def _load(model: torch.nn.Module, weights: dict[str, torch.Tensor], path: Path |
             shapes = f"{tuple(weights[name].shape)}, the model has {tuple(own[compiled[name]].shape)}"
             raise ValueError(f"{name} in {path} has shape {shapes}: the file belongs to a model of another size")
     model.load_state_dict({compiled[name]: weight for name, weight in weights.items()})
+
+
+def _fits(own: dict[str, Any], saved: dict[str, Any]) -> bool:
+    """Whether two optimizers' states are of one kind and have the same groups of parameters."""
+    groups, others = own["param_groups"], saved["param_groups"]
+    same = [len(group["params"]) for group in groups] == [len(other["params"]) for other in others]
+    # Settings that only one of them has may come from another version of torch; some on either side do not.
+    return same and all(
+        group.keys() <= other.keys() or other.keys() <= group.keys()
+        for group, other in zip(groups, others, strict=True)
+    )
 
 
 def _plain(value: Any) -> bool:

@@ -26,7 +26,7 @@ def bfloat16_is_native(device: torch.device | str) -> bool:
     """Whether a device computes in bfloat16 itself; on other processors it is tens of times slower than float32."""
     kind = torch.device(device).type
     if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.version.hip) or torch.cuda.get_device_capability(device)[0] >= 8
     if kind != "cpu":
         return False
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older releases cannot tell

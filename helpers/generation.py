@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 
 from .gpt import GPTModel
 from .kv_cache import KVCache, forward_cached
@@ -128,33 +129,39 @@ def generate_stream(
     ended (that last step is not yielded). A `GPTModel` uses a KV cache; others, and texts that have outgrown the
     context, are computed anew for each token. Raises ValueError as `generate` does.
     """
-    _check_options(prompts, max_new_tokens, context_size, temperature, top_k, top_p)
+    _check_options(model, prompts, max_new_tokens, context_size, temperature, top_k, top_p)
     device = next(model.parameters()).device
     generator = None if seed is None else torch.Generator(device).manual_seed(seed)
-    rows = [prompt.to(device) for prompt in prompts]
-    ended = torch.zeros(len(rows), dtype=torch.bool, device=device)
+    tokens, lengths = _pad([prompt.to(device) for prompt in prompts])  # (B, longest), (B,)
+    longest = tokens.shape[1]
+    tokens = F.pad(tokens, (0, max_new_tokens))  # room for the new tokens, each behind its row's last
+    rows = torch.arange(len(tokens), device=device)
+    ended = torch.zeros(len(tokens), dtype=torch.bool, device=device)
     # A cache repeats what GPTModel.forward does, without dropout: other models are left to their own forward.
     cached = use_cache and not model.training and getattr(type(model), "forward", None) is GPTModel.forward
     cache = next_ids = None
-    for _ in range(max_new_tokens):
-        longest = max(map(len, rows))
-        if cached and longest <= context_size:
+    for step in range(max_new_tokens):
+        if cached and longest + step <= context_size:
             if cache is None:
-                cache = KVCache(model, len(rows), min(context_size, longest + max_new_tokens))
-                padded, lengths = _pad(rows)
-                logits = forward_cached(model, padded, cache, lengths)
+                cache = KVCache(model, len(tokens), min(context_size, longest + max_new_tokens))
+                logits = forward_cached(model, tokens[:, :longest], cache, lengths)
             else:
                 logits = forward_cached(model, next_ids, cache)
         else:
-            windows, lengths = _pad([row[-context_size:] for row in rows])
-            logits = model(windows)[torch.arange(len(rows), device=device), lengths - 1]  # (B, vocab_size)
+            ends = (lengths + step).tolist()
+            windows, counts = _pad(
+                [row[max(0, end - context_size) : end] for row, end in zip(tokens, ends, strict=True)]
+            )
+            logits = model(windows)[rows, counts - 1]  # (B, vocab_size)
+        if top_k is not None and top_k > logits.shape[-1]:
+            raise ValueError(f"top_k={top_k} is more than the {logits.shape[-1]} tokens of the vocabulary")
         next_ids = choose_next(logits, temperature, top_k, top_p, generator)  # (B, 1)
         if eos_id is not None:
             ended |= next_ids[:, 0] == eos_id
             next_ids[ended] = eos_id
             if ended.all():
                 return
-        rows = [torch.cat((row, next_id)) for row, next_id in zip(rows, next_ids, strict=True)]
+        tokens[rows, lengths + step] = next_ids[:, 0]
         yield next_ids[:, 0].tolist()
 
 
@@ -164,10 +171,14 @@ def beam_search(
     """The most probable continuation that a search with `beams` candidates finds: int64 (1, T) to (1, T + new).
 
     After each token the `beams` best of all continuations stay, by their summed log-probabilities.
-    Raises ValueError if `idx` is not one non-empty row, or `beams` is below 1.
+    Raises ValueError if `idx` is not one non-empty row, or a number is out of range.
     """
     if idx.shape[0] != 1 or idx.shape[1] == 0 or beams < 1:
         raise ValueError(f"idx of shape {tuple(idx.shape)} must be one non-empty row, and beams={beams} at least 1")
+    if max_new_tokens < 0 or context_size < 1:
+        raise ValueError(
+            f"max_new_tokens={max_new_tokens} must be at least 0 and context_size={context_size} at least 1"
+        )
     scores = torch.zeros(1, device=idx.device)  # (beams,)
     for _ in range(max_new_tokens):
         with torch.no_grad():
@@ -185,13 +196,17 @@ def _pad(rows: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths
 
 
-def _check_options(prompts, max_new_tokens, context_size, temperature, top_k, top_p) -> None:
+def _check_options(model, prompts, max_new_tokens, context_size, temperature, top_k, top_p) -> None:
     if not prompts or any(len(prompt) == 0 for prompt in prompts):
         raise ValueError("idx holds no token to continue from")
     if max_new_tokens < 0 or context_size < 1:
         raise ValueError(
             f"max_new_tokens={max_new_tokens} must be at least 0 and context_size={context_size} at least 1"
         )
+    table = getattr(model, "pos_emb", None)  # a GPTModel has a row for each place
+    most = min(context_size, max(map(len, prompts)) + max_new_tokens)  # tokens that it has to hold
+    if table is not None and most > len(table.weight):
+        raise ValueError(f"context_size={context_size} exceeds the model's context_length of {len(table.weight)}")
     if temperature < 0:
         raise ValueError(f"temperature={temperature} must not be negative (0 takes the most probable token)")
     if top_k is not None and top_k < 1:

@@ -1,7 +1,8 @@
 """Keys and values kept between the tokens of a generation, so that each new token costs one token's work.
 
-Works on any `GPTModel`, through its own layers, so it also serves models whose layers were exchanged. The buffers are
-allocated once. Rows of a batch may have different lengths: each row has a position of its own.
+Works on any `GPTModel`, through its own layers, so it also serves models whose layers were exchanged; layers that are
+the course's own are computed by `helpers.fast.quick`. The buffers are allocated once. Rows of a batch may have
+different lengths: each row has a position of its own.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from .fast import quick
 from .gpt import GPTModel
 
 
@@ -48,26 +50,29 @@ def forward_cached(model: GPTModel, idx: torch.Tensor, cache: KVCache, new: torc
     longest = cache.longest + count  # keys beyond this column are empty in every row
     if longest > cache.capacity:
         raise ValueError(f"idx brings {count} tokens, but the cache of {cache.capacity} already holds {cache.longest}")
-    positions = cache.lengths[:, None] + cache.columns[:count]  # (B, N)
+    if cache.even:
+        positions = cache.columns[None, cache.longest : longest]  # (1, N): the same in every row
+    else:
+        positions = cache.lengths[:, None] + cache.columns[:count]  # (B, N)
     rows = cache.rows[:, None]
     mask = None  # for one token per row, all at the same place, every column is allowed
-    if count > 1 or not cache.even:  # (B, 1, N, longest): a token sees the columns up to its own
+    if count > 1 or not cache.even:  # (B or 1, 1, N, longest): a token sees the columns up to its own
         mask = (cache.columns[:longest] <= positions[:, :, None])[:, None]
     x = model.tok_emb(idx) + model.pos_emb(positions)  # (B, N, C)
     for block, keys, values in zip(model.trf_blocks, cache.keys, cache.values, strict=True):
         att = block.att
         split = (batch, count, att.num_heads, att.head_dim)
-        normed = block.norm1(x)
-        q = att.W_query(normed).view(split).transpose(1, 2)  # (B, H, N, D)
-        k = att.W_key(normed).view(split).transpose(1, 2)
-        v = att.W_value(normed).view(split).transpose(1, 2)
+        normed = quick(block.norm1, x)
+        q = quick(att.W_query, normed).view(split).transpose(1, 2)  # (B, H, N, D)
+        k = quick(att.W_key, normed).view(split).transpose(1, 2)
+        v = quick(att.W_value, normed).view(split).transpose(1, 2)
         if cache.even:
             keys[:, :, cache.longest : longest], values[:, :, cache.longest : longest] = k, v
         else:
             keys[rows, :, positions], values[rows, :, positions] = k.transpose(1, 2), v.transpose(1, 2)
         mixed = F.scaled_dot_product_attention(q, keys[:, :, :longest], values[:, :, :longest], attn_mask=mask)
-        x = x + att.out_proj(mixed.transpose(1, 2).reshape(batch, count, att.d_out))
-        x = x + block.ff(block.norm2(x))
+        x = x + quick(att.out_proj, mixed.transpose(1, 2).reshape(batch, count, att.d_out))
+        x = x + quick(block.ff, quick(block.norm2, x))
     cache.advance(count if new is None else new)
     last = x[:, -1] if new is None else x[cache.rows, new - 1]  # (B, C)
-    return model.out_head(model.final_norm(last))
+    return quick(model.out_head, quick(model.final_norm, last))

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch.overrides import TorchFunctionMode
 
 from .checkpoints import write_whole
 from .gpt import GPTModel, gpt_config
@@ -25,6 +26,15 @@ REPOSITORIES = {
     "1558M": "openai-community/gpt2-xl",
 }
 _FILES = ("config.json", "model.safetensors")
+
+
+class _ShapesOnly(TorchFunctionMode):
+    """Leaves out what only fills tensors: on the meta device that would load 800 modules of torch, for nothing."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function.__name__ in ("normal_", "uniform_", "kaiming_uniform_", "triu"):
+            return args[0] if args else None
+        return function(*args, **(kwargs or {}))
 
 
 def find_gpt2(model_size: str, models_dir: Path | str) -> Path | None:
@@ -62,7 +72,7 @@ def fetch_gpt2(model_size: str, models_dir: Path | str) -> Path:
 
 
 def load_gpt2(model_size: str = "124M", models_dir: Path | str = "gpt2") -> tuple[GPTModel, dict[str, Any]]:
-    """A pretrained GPT-2 in evaluation mode, and its configuration. Output layer and embedding share their weights.
+    """A pretrained GPT-2 in evaluation mode without dropout, and its configuration. Its output layer is its embedding.
 
     The model is built without memory for its weights, which are then read block by block: the peak is little more
     than the weights themselves. Raises as `fetch_gpt2`, and ValueError for a damaged or foreign file.
@@ -72,18 +82,29 @@ def load_gpt2(model_size: str = "124M", models_dir: Path | str = "gpt2") -> tupl
 
 def read_gpt2(folder: Path | str) -> tuple[GPTModel, dict[str, Any]]:
     """`load_gpt2` from a folder in Hugging Face's format."""
-    file, cfg = Path(folder) / "model.safetensors", _config(_settings(folder))
-    with torch.device("meta"):
-        model = GPTModel({**cfg, "drop_rate": 0.0})
+    file, cfg = Path(folder) / "model.safetensors", {**_config(_settings(folder)), "drop_rate": 0.0}
+    with torch.device("meta"), _ShapesOnly():
+        model = GPTModel(cfg)
     for module in model.modules():  # the meta device gave the masks no content
         if isinstance(getattr(module, "mask", None), torch.Tensor):
             module.mask = torch.triu(torch.ones(module.mask.shape, dtype=torch.bool), diagonal=1)
-    with torch.no_grad():
-        for part in ("", *(f"h.{layer}." for layer in range(cfg["n_layers"]))):
-            for name, weight in _course_weights(_read(file, part), cfg["emb_dim"]).items():
-                owner, _, last = name.rpartition(".")
-                setattr(model.get_submodule(owner), last, torch.nn.Parameter(weight))
+    shapes = {name: weight.shape for name, weight in model.state_dict().items()}
+    for part in ("", *(f"h.{layer}." for layer in range(cfg["n_layers"]))):
+        try:
+            weights = _course_weights(_read(file, part), cfg["emb_dim"])
+        except ValueError as error:
+            raise ValueError(f"{file} cannot be read as GPT-2's weights: {error}") from None
+        for name, weight in weights.items():
+            if weight.shape != shapes.get(name):
+                raise ValueError(f"{file} and its config.json disagree: {name} has shape {tuple(weight.shape)}")
+            owner, _, last = name.rpartition(".")
+            copy = weight.clone(memory_format=torch.contiguous_format)  # of the file's pages, and in our layout
+            setattr(model.get_submodule(owner), last, torch.nn.Parameter(copy))
+        del weights, weight  # lets go of the file's pages, which would add up
     model.out_head.weight = model.tok_emb.weight
+    missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if missing:
+        raise ValueError(f"{file} is not a whole GPT-2: it lacks {missing[0]}")
     return model.eval(), cfg
 
 
@@ -98,7 +119,7 @@ def download_and_load_gpt2(model_size: str, models_dir: Path | str) -> tuple[dic
     raw = _settings(folder)
     settings = {"n_vocab": raw["vocab_size"], "n_ctx": raw["n_positions"]}
     settings |= {name: raw[name] for name in ("n_embd", "n_head", "n_layer")}
-    weights = _read(Path(folder) / "model.safetensors", None)
+    weights = {name: weight.clone() for name, weight in _read(Path(folder) / "model.safetensors", None).items()}
     params: dict[str, Any] = {"blocks": [{} for _ in range(settings["n_layer"])]}
     last = {"weight": "w", "bias": "b"}
     for name, weight in weights.items():
@@ -108,30 +129,33 @@ def download_and_load_gpt2(model_size: str, models_dir: Path | str) -> tuple[dic
         elif path[0] == "ln_f":
             params["g" if leaf == "weight" else "b"] = weight
         else:
-            place = params["blocks"][int(path[1])]
-            for step in path[2:]:
-                place = place.setdefault(step, {})
-            place["g" if path[-1].startswith("ln") and leaf == "weight" else last[leaf]] = weight
+            try:
+                place = params["blocks"][int(path[1])]
+                for step in path[2:]:
+                    place = place.setdefault(step, {})
+                place["g" if path[-1].startswith("ln") and leaf == "weight" else last[leaf]] = weight
+            except (KeyError, IndexError, ValueError):
+                raise ValueError(f"{folder} does not hold GPT-2's weights: {name} is not one of them") from None
     return settings, params
 
 
 def load_weights_into_gpt(gpt: GPTModel, params: dict[str, Any]) -> None:
     """Copy parameters from `download_and_load_gpt2` into a model of the same size with query, key and value biases.
 
-    Raises ValueError, before anything is copied, if the model does not fit.
+    Raises ValueError, before anything is copied, if the model does not fit or `params` is incomplete.
     """
-    flat = {
-        "wte.weight": params["wte"],
-        "wpe.weight": params["wpe"],
-        "ln_f.weight": params["g"],
-        "ln_f.bias": params["b"],
-    }
-    for layer, block in enumerate(params["blocks"]):
-        for norm in ("ln_1", "ln_2"):
-            flat[f"h.{layer}.{norm}.weight"], flat[f"h.{layer}.{norm}.bias"] = block[norm]["g"], block[norm]["b"]
-        for part, name in (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj")):
-            flat[f"h.{layer}.{part}.{name}.weight"] = block[part][name]["w"]
-            flat[f"h.{layer}.{part}.{name}.bias"] = block[part][name]["b"]
+    flat: dict[str, Any] = {}
+    try:
+        flat |= {"wte.weight": params["wte"], "wpe.weight": params["wpe"]}
+        flat |= {"ln_f.weight": params["g"], "ln_f.bias": params["b"]}
+        for layer, block in enumerate(params["blocks"]):
+            for norm in ("ln_1", "ln_2"):
+                flat[f"h.{layer}.{norm}.weight"], flat[f"h.{layer}.{norm}.bias"] = block[norm]["g"], block[norm]["b"]
+            for part, name in (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj")):
+                flat[f"h.{layer}.{part}.{name}.weight"] = block[part][name]["w"]
+                flat[f"h.{layer}.{part}.{name}.bias"] = block[part][name]["b"]
+    except KeyError as missing:
+        raise ValueError(f"params has no entry {missing}: it should come from download_and_load_gpt2") from None
     flat = {name: torch.as_tensor(weight) for name, weight in flat.items()}
     weights = _course_weights(flat, flat["wte.weight"].shape[1])
     weights["out_head.weight"] = weights["tok_emb.weight"]
@@ -192,25 +216,27 @@ def save_gpt2(model: GPTModel, cfg: dict[str, Any], folder: Path | str) -> None:
 def _settings(folder: Path | str) -> dict[str, Any]:
     try:
         settings = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-        return {**settings, "n_positions": settings.get("n_positions", settings.get("n_ctx"))}
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder} has no readable config.json ({error})") from None
+    if isinstance(settings, dict) and "n_ctx" in settings:
+        settings.setdefault("n_positions", settings["n_ctx"])
+    for name in ("vocab_size", "n_positions", "n_embd", "n_head", "n_layer"):
+        if not isinstance(settings, dict) or not isinstance(settings.get(name), int):
+            raise ValueError(f"{folder} has a config.json that is not a GPT-2's: it has no number {name}")
+    return settings
 
 
 def _config(settings: dict[str, Any]) -> dict[str, Any]:
     wanted = {"vocab_size": "vocab_size", "context_length": "n_positions", "emb_dim": "n_embd"}
     wanted |= {"n_heads": "n_head", "n_layers": "n_layer"}
-    try:
-        sizes = {ours: settings[theirs] for ours, theirs in wanted.items()}
-    except KeyError as missing:
-        raise ValueError(f"config.json is not a GPT-2's: it has no entry {missing}") from None
+    sizes = {ours: settings[theirs] for ours, theirs in wanted.items()}
     return gpt_config(**sizes, drop_rate=settings.get("resid_pdrop", 0.1), qkv_bias=True)
 
 
 def _read(file: Path, part: str | None) -> dict[str, torch.Tensor]:
     """The tensors of a file whose names begin with `part` ("" for those outside the blocks, None for all).
 
-    The file is mapped into memory only while they are copied, so that its pages do not add up.
+    They are views of the file, which stays mapped into memory for as long as one of them lives.
     """
     try:
         with safe_open(str(file), framework="pt") as source:
@@ -219,14 +245,14 @@ def _read(file: Path, part: str | None) -> dict[str, torch.Tensor]:
             chosen = {short: full for short, full in names.items() if not short.endswith(skip)}
             if part is not None:
                 chosen = {s: f for s, f in chosen.items() if (s.startswith(part) if part else not s.startswith("h."))}
-            return {short: source.get_tensor(full).clone() for short, full in chosen.items()}
+            return {short: source.get_tensor(full) for short, full in chosen.items()}
     except Exception as error:
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{file} cannot be read as GPT-2's weights ({first[:120]})") from None
 
 
 def _course_weights(theirs: dict[str, torch.Tensor], width: int) -> dict[str, torch.Tensor]:
-    """Hugging Face's names and layouts to ours: matrices transposed, query, key and value taken apart."""
+    """Hugging Face's names and layouts to ours, as views: matrices transposed, query, key and value taken apart."""
     outside = {"wte.weight": "tok_emb.weight", "wpe.weight": "pos_emb.weight"}
     outside |= {"ln_f.weight": "final_norm.scale", "ln_f.bias": "final_norm.shift"}
     inside = {"ln_1.weight": "norm1.scale", "ln_1.bias": "norm1.shift", "ln_2.weight": "norm2.scale"}
@@ -237,13 +263,18 @@ def _course_weights(theirs: dict[str, torch.Tensor], width: int) -> dict[str, to
         if name in outside:
             ours[outside[name]] = weight
             continue
-        _, layer, rest = name.split(".", 2)
+        part, _, rest = name.partition(".")
+        layer, _, rest = rest.partition(".")
         module, _, leaf = rest.rpartition(".")
         block = f"trf_blocks.{layer}."
-        matrix = weight.T.contiguous() if weight.dim() == 2 else weight
+        if part != "h" or (module != "attn.c_attn" and rest not in inside and module not in inside):
+            raise ValueError(f"{name} is not one of GPT-2's weights")
+        matrix = weight.T if weight.dim() == 2 else weight
         if module == "attn.c_attn":
+            if len(matrix) != 3 * width:
+                raise ValueError(f"{name} has shape {tuple(weight.shape)}, not 3 times {width} columns")
             for part, piece in zip(("query", "key", "value"), matrix.split(width), strict=True):
-                ours[f"{block}att.W_{part}.{leaf}"] = piece.clone()
+                ours[f"{block}att.W_{part}.{leaf}"] = piece
         elif rest in inside:
             ours[block + inside[rest]] = weight
         else:

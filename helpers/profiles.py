@@ -14,13 +14,16 @@ class Profile:
     """What a notebook needs to know about the way it is run.
 
     `pretraining_text` is the name of the text, for `helpers.datasets.load_text`; `pretraining_config` the model that
-    chapter 5 trains on it, in batches of 2 windows of `context_length` tokens, for `pretraining_epochs` epochs.
+    chapter 5 trains on it, in batches of 2 windows of `context_length` tokens, for `pretraining_epochs` epochs at the
+    learning rate `pretraining_lr`, with a look at the losses every `pretraining_eval_freq` updates.
     """
 
     name: str
     pretraining_text: str
     pretraining_config: dict[str, Any]
     pretraining_epochs: int
+    pretraining_lr: float
+    pretraining_eval_freq: int
 
 
 PROFILES = {
@@ -28,13 +31,17 @@ PROFILES = {
         name="quick",
         pretraining_text="story",
         pretraining_config=gpt_config("124M", context_length=128, emb_dim=128, n_heads=4, n_layers=4),
-        pretraining_epochs=10,
+        pretraining_epochs=11,
+        pretraining_lr=3e-3,
+        pretraining_eval_freq=20,
     ),
     "book": Profile(
         name="book",
         pretraining_text="the-verdict",
         pretraining_config=gpt_config("124M", context_length=256),
         pretraining_epochs=10,
+        pretraining_lr=4e-4,
+        pretraining_eval_freq=5,
     ),
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 
 from .gpt import GPTModel
 
@@ -20,14 +21,21 @@ class Int8Linear(nn.Module):
         super().__init__()
         weight = linear.weight.detach().float()
         scale = weight.abs().amax(dim=1).clamp(min=1e-12) / 127  # (d_out,)
-        self.register_buffer("weight", torch.round(weight / scale[:, None]).to(torch.int8))
+        self.padding = -weight.shape[1] % 16  # the kernel reads 16 numbers at a time, past the end if there are fewer
+        rounded = torch.round(weight / scale[:, None]).to(torch.int8)
+        self.register_buffer("weight", F.pad(rounded, (0, self.padding)))  # (d_out, d_in, rounded up to 16)
         self.register_buffer("scale", scale.to(torch.bfloat16))
         self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach().to(torch.bfloat16), False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         flat = x.reshape(-1, x.shape[-1])  # (N, d_in)
-        out = torch.ops.aten._weight_int8pack_mm(flat, self.weight, self.scale)
-        out = out if self.bias is None else out + self.bias
+        if self.padding:
+            flat = F.pad(flat, (0, self.padding))
+        if len(flat) <= 16:
+            out = torch.ops.aten._weight_int8pack_mm(flat, self.weight, self.scale)  # (N, d_out)
+        else:  # a prompt: for many rows bfloat16's product is faster (it holds every 8-bit number exactly)
+            out = F.linear(flat, self.weight.to(torch.bfloat16)) * self.scale
+        out = out if self.bias is None else out.add_(self.bias)
         return out.view(*x.shape[:-1], -1)
 
 

@@ -7,6 +7,7 @@ evaluate, print, save, stop. The loops with the book's names are short functions
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -131,7 +132,8 @@ def training_steps(
         loss_function = speed_up(model, optimizer, device, loss_function, chunked=loss_function is calc_loss_batch)
     progress = progress or Progress()
     begin, tokens_before = time.perf_counter(), progress.tokens_seen
-    bar = tqdm(total=num_epochs * len(train_loader), leave=False, unit="batch")
+    hidden = os.environ.get("TQDM_DISABLE", "0") not in ("", "0")  # tqdm's notebook bar does not ask for it
+    bar = tqdm(total=num_epochs * len(train_loader), leave=False, unit="batch", disable=hidden)
     with bar:
         bar.update(progress.epoch * len(train_loader) + progress.batch)
         while progress.epoch < num_epochs:
@@ -142,7 +144,9 @@ def training_steps(
                 loss = loss_function(input_batch, target_batch, model, device)
                 if not torch.isfinite(loss):
                     raise FloatingPointError(f"the loss became {loss.item()} after {progress.step} updates")
-                (loss / accumulate).backward()
+                # The last update of an epoch may be left with fewer batches to average over.
+                together = min(accumulate, len(train_loader) - progress.batch // accumulate * accumulate)
+                (loss / together).backward()
                 progress.batch += 1
                 progress.tokens_seen += input_batch.numel()
                 progress.loss = loss.item()
@@ -164,7 +168,7 @@ def training_steps(
 
 def _batches_left(train_loader: DataLoader, progress: Progress) -> Iterator[Any]:
     """The batches of this epoch that are not done yet, in the order that the epoch began with."""
-    if progress.random_epoch is None:
+    if progress.batch == 0:
         progress.random_epoch = torch.get_rng_state()
         return iter(train_loader)
     now = torch.get_rng_state()
@@ -214,7 +218,9 @@ def train_model_simple(
     return train_losses, val_losses, track_tokens_seen
 
 
-def learning_rate_at(step: int, total_steps: int, warmup_steps: int, peak_lr: float, initial_lr: float, min_lr: float):
+def learning_rate_at(
+    step: int, total_steps: int, warmup_steps: int, peak_lr: float, initial_lr: float, min_lr: float
+) -> float:
     """The learning rate of update number `step`, counted from 0 (sections D.1 and D.2).
 
     Linear from `initial_lr` over `warmup_steps` updates to `peak_lr`, then half a cosine down to `min_lr`.
@@ -254,7 +260,8 @@ def train_model(
     """
     train_losses, val_losses, track_tokens_seen, track_lrs = [], [], [], []
     peak_lr = optimizer.param_groups[0]["lr"]
-    total_steps = len(train_loader) * n_epochs
+    updates_per_epoch = math.ceil(len(train_loader) / options.get("accumulate", 1))
+    total_steps = updates_per_epoch * n_epochs
 
     def before_update(step: int) -> None:
         lr = learning_rate_at(step, total_steps, warmup_steps, peak_lr, initial_lr, min_lr)
@@ -274,7 +281,7 @@ def train_model(
                 train_losses.append(train_loss)
                 val_losses.append(val_loss)
                 track_tokens_seen.append(progress.tokens_seen)
-                epoch = step // len(train_loader) + 1
+                epoch = step // updates_per_epoch + 1
                 print(f"Ep {epoch} (Iter {step:06d}): Train loss {train_loss:.3f}, Val loss {val_loss:.3f}")
             if progress.batch == 0:  # an epoch has ended
                 generate_and_print_sample(model, tokenizer, device, start_context)

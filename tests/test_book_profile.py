@@ -26,6 +26,13 @@ EXPECTED = {
 }
 
 
+# Chapters whose book profile takes too long for a test; a slow test of the training loop has their first numbers.
+EXEMPT = {
+    "ch05_pretraining.ipynb": "trains 124 million parameters for ten epochs: minutes on a processor",
+    "appendix_d_training_loop.ipynb": "trains 124 million parameters for fifteen epochs",
+}
+
+
 def printed(nb: nbformat.NotebookNode) -> str:
     outputs = [output for cell in nb.cells if cell.cell_type == "code" for output in cell.outputs]
     return "\n".join(output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs)
@@ -33,7 +40,7 @@ def printed(nb: nbformat.NotebookNode) -> str:
 
 def test_every_notebook_has_expectations():
     chapters = [path.name for path in all_notebooks() if path.parent.name == "notebooks"]
-    assert sorted(EXPECTED) == sorted(chapters)
+    assert sorted([*EXPECTED, *EXEMPT]) == sorted(chapters)
 
 
 @pytest.fixture

@@ -1,10 +1,23 @@
-"""Greedy generation: against a slow loop on a toy model, the context it is given, and errors."""
+"""Generation: against slow loops, with and without a cache, sampling, batches, beams, streams, and errors."""
+
+import math
 
 import pytest
 import torch
 from torch import nn
+from torch.testing import assert_close
 
-from helpers import generate_text_simple
+import helpers.generation
+from helpers import (
+    GPTModel,
+    beam_search,
+    choose_next,
+    generate,
+    generate_batch,
+    generate_stream,
+    generate_text_simple,
+)
+from tests.tiny import TINY, lively_model, tiny_model, windows
 
 VOCABULARY = 11
 
@@ -109,3 +122,366 @@ def test_bad_inputs(shape, steps, context_size, message):
     with pytest.raises(ValueError, match=message):
         generate_text_simple(model, torch.zeros(shape, dtype=torch.int64), steps, context_size)
     assert model.calls == []
+
+
+# Sampling, caching, batches, beams. The models here are small GPTs with large random weights.
+
+
+def ids_of(batch, tokens, seed=0):
+    return windows(batch, tokens, seed)[0]
+
+
+def newly(model, row, steps, context_size, **options):
+    """The new tokens of one row that is generated alone, without a cache."""
+    out = generate(model, row[None], steps, context_size, use_cache=False, **options)
+    return out[0, len(row) :].tolist()
+
+
+class TestGreedy:
+    @pytest.mark.parametrize("use_cache", [True, False])
+    @pytest.mark.parametrize(
+        ("prompt", "steps", "context_size"),
+        [(1, 15, 16), (4, 12, 16), (4, 30, 16), (16, 5, 16), (20, 6, 16), (3, 20, 5), (3, 0, 16), (2, 1, 1)],
+    )
+    def test_equals_the_simple_loop(self, use_cache, prompt, steps, context_size):
+        """Up to the context's edge and beyond it."""
+        model, ids = lively_model(3), ids_of(3, prompt)
+        expected = generate_text_simple(model, ids, steps, context_size)
+        assert torch.equal(generate(model, ids, steps, context_size, use_cache=use_cache), expected)
+        if steps > 2:  # and it is not the same text over and over
+            assert len({tuple(row[prompt:]) for row in expected.tolist()}) == 3
+
+    def test_a_second_call_knows_nothing_of_the_first(self):
+        model, first, second = lively_model(3), ids_of(2, 9), ids_of(2, 4, seed=1)
+        generate(model, first, 5, 16)
+        assert torch.equal(generate(model, second, 9, 16), generate_text_simple(model, second, 9, 16))
+        more = generate(model, second, 3, 16)
+        assert torch.equal(generate(model, more, 6, 16), generate_text_simple(model, second, 9, 16))
+
+    def test_weights_that_changed_are_seen(self):
+        model, ids = lively_model(3), ids_of(1, 4)
+        before = generate(model, ids, 8, 16)
+        with torch.no_grad():
+            model.tok_emb.weight.mul_(-1)
+        after = generate(model, ids, 8, 16)
+        assert not torch.equal(before, after)
+        assert torch.equal(after, generate_text_simple(model, ids, 8, 16))
+
+    def test_a_toy_without_a_cache(self):
+        ids = torch.tensor(PROMPTS)
+        assert torch.equal(generate(Toy().eval(), ids, 8, 5), generate_text_simple(Toy(), ids, 8, 5))
+
+    def test_a_model_with_a_forward_of_its_own_is_not_cached(self, monkeypatch):
+        class Backwards(GPTModel):
+            def forward(self, in_idx):
+                return -super().forward(in_idx)
+
+        monkeypatch.setattr(helpers.generation, "KVCache", no_cache)
+        torch.manual_seed(1)
+        model, ids = Backwards(TINY).eval(), ids_of(2, 3)
+        assert torch.equal(generate(model, ids, 6, 16), generate_text_simple(model, ids, 6, 16))
+
+    def test_a_model_in_training_mode_is_not_cached(self, monkeypatch):
+        monkeypatch.setattr(helpers.generation, "KVCache", no_cache)
+        model, ids = tiny_model(drop_rate=0.5).train(), ids_of(2, 3)
+        torch.manual_seed(5)
+        expected = generate_text_simple(model, ids, 6, 16)
+        torch.manual_seed(5)
+        assert torch.equal(generate(model, ids, 6, 16), expected)  # with its dropout
+        assert model.training
+
+    def test_the_cache_is_used(self, monkeypatch):
+        monkeypatch.setattr(helpers.generation, "KVCache", no_cache)
+        with pytest.raises(AssertionError, match="a cache was made"):
+            generate(lively_model(), ids_of(1, 3), 2, 16)
+        generate(lively_model(), ids_of(1, 3), 2, 16, use_cache=False)
+
+    def test_bfloat16(self):
+        model, ids = lively_model(3).to(torch.bfloat16), ids_of(2, 5)
+        out = generate(model, ids, 20, 16)
+        assert out.shape == (2, 25) and ((out >= 0) & (out < 97)).all()
+        sampled = generate(model, ids, 20, 16, temperature=1.0, top_p=0.9, top_k=20, seed=1)
+        assert sampled.shape == (2, 25)
+
+
+def no_cache(*arguments):
+    raise AssertionError("a cache was made")
+
+
+class TestEndToken:
+    def with_ends(self, model, ids, steps, context_size):
+        """What comes without an end token, and a token that some row but not all has in it."""
+        plain = generate_text_simple(model, ids, steps, context_size)[:, ids.shape[1] :].tolist()
+        for token in sorted({token for row in plain for token in row}):
+            places = [row.index(token) if token in row else steps for row in plain]
+            if len(set(places)) == len(places) and max(places) == steps and min(places) > 0:
+                return plain, token, places
+        raise AssertionError("no such token")
+
+    @pytest.mark.parametrize("use_cache", [True, False])
+    def test_each_row_ends_for_itself(self, use_cache):
+        model, ids = lively_model(3), ids_of(3, 4)
+        plain, eos, places = self.with_ends(model, ids, 20, 16)
+        out = generate(model, ids, 20, 16, eos_id=eos, use_cache=use_cache)[:, 4:].tolist()
+        for row, expected, place in zip(out, plain, places, strict=True):
+            assert row == expected[:place] + [eos] * (20 - place)
+
+    @pytest.mark.parametrize("use_cache", [True, False])
+    def test_all_ended(self, use_cache):
+        model, ids = lively_model(3), ids_of(3, 4)
+        _, eos, places = self.with_ends(model, ids, 20, 16)
+        ending = [row for row, place in enumerate(places) if place < 20]
+        longest = max(places[row] for row in ending)
+        out = generate(model, ids[ending], 20, 16, eos_id=eos, use_cache=use_cache)
+        assert out.shape == (len(ending), 4 + longest)  # the step in which the last row ends adds nothing
+
+    def test_at_once(self):
+        model, ids = lively_model(3), ids_of(1, 4)
+        first = newly(model, ids[0], 1, 16)[0]
+        assert torch.equal(generate(model, ids, 9, 16, eos_id=first), ids)
+        assert generate_batch(model, ids.tolist(), 9, 16, eos_id=first) == [[]]
+
+    def test_an_end_token_in_the_prompt_ends_nothing(self):
+        model, ids = lively_model(3), ids_of(1, 4)
+        prompt_token = next(token for token in ids[0].tolist() if token not in newly(model, ids[0], 8, 16))
+        assert generate(model, ids, 8, 16, eos_id=prompt_token).shape == (1, 12)
+
+
+class TestBatches:
+    PROMPTS = tuple(ids_of(1, tokens, seed=tokens)[0].tolist() for tokens in (4, 1, 9, 4, 16, 21, 2, 12))
+
+    @pytest.mark.parametrize("use_cache", [True, False])
+    @pytest.mark.parametrize("prompts", [PROMPTS, PROMPTS[:4], PROMPTS[1:2], PROMPTS[:1] * 3])
+    def test_each_gets_the_tokens_it_gets_alone(self, prompts, use_cache):
+        model = lively_model(3)
+        expected = [newly(model, torch.tensor(prompt), 12, 16) for prompt in prompts]
+        assert generate_batch(model, prompts, 12, 16, use_cache=use_cache) == expected
+
+    @pytest.mark.parametrize("use_cache", [True, False])
+    def test_end_tokens_by_row(self, use_cache):
+        model, prompts = lively_model(3), self.PROMPTS[:4]
+        plain = [newly(model, torch.tensor(prompt), 12, 16) for prompt in prompts]
+        tried = 0
+        for eos in sorted({token for row in plain for token in row}):
+            expected = [row[: row.index(eos)] if eos in row else row for row in plain]
+            assert generate_batch(model, prompts, 12, 16, eos_id=eos, use_cache=use_cache) == expected
+            tried += len({len(row) for row in expected}) > 1
+        assert tried > 3
+
+    def test_a_seed_gives_the_same_batch_with_and_without_a_cache(self):
+        model, options = lively_model(3), {"temperature": 0.7, "top_k": 9, "seed": 4}
+        cached = generate_batch(model, self.PROMPTS[:4], 10, 16, **options)
+        assert cached == generate_batch(model, self.PROMPTS[:4], 10, 16, use_cache=False, **options)
+
+    def test_prompts_are_left_as_they_were(self):
+        prompts = [[1, 2], [3]]
+        generate_batch(lively_model(), prompts, 3, 16)
+        assert prompts == [[1, 2], [3]]
+
+
+class TestStream:
+    def test_yields_token_by_token(self):
+        model, ids = lively_model(3), ids_of(2, 3)
+        stream = generate_stream(model, list(ids), 6, 16)
+        first = next(stream)
+        assert all(type(token) is int for token in first)
+        assert torch.is_grad_enabled()  # between the steps too
+        steps = [first, *stream]
+        assert torch.tensor(steps).T.tolist() == generate_text_simple(model, ids, 6, 16)[:, 3:].tolist()
+
+    def test_works_only_when_asked(self):
+        model = Toy().eval()
+        stream = generate_stream(model, [torch.tensor([1, 2])], 1000, 4)
+        assert model.calls == []
+        next(stream), next(stream)
+        assert len(model.calls) == 2
+        stream.close()
+
+    def test_ended_rows_go_on_yielding_the_end(self):
+        model, ids = lively_model(3), ids_of(3, 4)
+        plain, eos, places = TestEndToken().with_ends(model, ids, 20, 16)
+        steps = list(generate_stream(model, list(ids), 20, 16, eos_id=eos))
+        for row, place in enumerate(places):
+            assert [step[row] for step in steps] == plain[row][:place] + [eos] * (20 - place)
+
+
+def probabilities_slowly(logits, temperature, top_k, top_p):
+    """What choose_next draws from, for one list of logits, with loops."""
+    order = sorted(range(len(logits)), key=lambda token: -logits[token])
+    kept = set(order[:top_k]) if top_k else set(order)
+    largest = max(logits)
+    weights = [math.exp((value - largest) / temperature) if t in kept else 0.0 for t, value in enumerate(logits)]
+    p = [weight / sum(weights) for weight in weights]
+    if top_p is not None:
+        reached, nucleus = 0.0, set()
+        for token in order:
+            if reached >= top_p:
+                break
+            nucleus.add(token)
+            reached += p[token]
+        p = [value if token in nucleus else 0.0 for token, value in enumerate(p)]
+    return [value / sum(p) for value in p]
+
+
+class TestChoosing:
+    @pytest.mark.parametrize("temperature", [0.3, 1.0, 5.0])
+    @pytest.mark.parametrize("top_k", [None, 1, 3, 11])
+    @pytest.mark.parametrize("top_p", [None, 0.05, 0.6, 0.95, 1.0])
+    def test_draws_from_the_slow_reference(self, monkeypatch, temperature, top_k, top_p):
+        drawn_from = []
+        draw = torch.multinomial
+
+        def watched(probabilities, **options):
+            drawn_from.append(probabilities / probabilities.sum(dim=-1, keepdim=True))
+            return draw(probabilities, **options)
+
+        monkeypatch.setattr(torch, "multinomial", watched)
+        logits = 2 * torch.randn(5, 11, generator=torch.Generator().manual_seed(1))
+        ids = choose_next(logits, temperature, top_k, top_p)
+        assert ids.shape == (5, 1) and ids.dtype == torch.int64
+        expected = [probabilities_slowly(row, temperature, top_k, top_p) for row in logits.tolist()]
+        assert_close(drawn_from[0], torch.tensor(expected), rtol=1e-4, atol=1e-6)
+        assert all(expected[row][ids[row, 0]] > 0 for row in range(5))
+
+    def test_greedy(self):
+        logits = torch.randn(4, 11, generator=torch.Generator().manual_seed(1))
+        for top_k in (None, 1, 5):
+            assert torch.equal(choose_next(logits, top_k=top_k), logits.argmax(dim=-1, keepdim=True))
+
+    def test_frequencies(self):
+        logits = torch.tensor([[1.0, 0.0, -1.0, 3.0]]).expand(20_000, 4)
+        counts = choose_next(logits, 1.5, generator=torch.Generator().manual_seed(3)).flatten().bincount(minlength=4)
+        expected = torch.tensor(probabilities_slowly([1.0, 0.0, -1.0, 3.0], 1.5, None, None))
+        assert_close(counts / 20_000, expected, rtol=0, atol=0.015)
+
+    def test_pizza(self):  # chapter 5's toy vocabulary
+        words = ["closer", "every", "effort", "forward", "inches", "moves", "pizza", "toward", "you"]
+        logits = torch.tensor([[4.51, 0.89, -1.90, 6.75, 1.63, -1.62, -1.89, 6.28, 1.79]])
+        p = torch.softmax(logits / 5, dim=-1)[0, words.index("pizza")].item()
+        assert round(100 * p, 1) == 4.3
+        torch.manual_seed(123)
+        draws = [choose_next(logits, temperature=5.0).item() for _ in range(1000)]
+        assert draws.count(words.index("pizza")) == 32
+
+    def test_bfloat16_logits(self):
+        logits = torch.randn(3, 97, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
+        assert choose_next(logits, 0.8, 20, 0.9).shape == (3, 1)
+
+    def test_logits_are_left_as_they_were(self):
+        logits = torch.randn(2, 11)
+        before = logits.clone()
+        choose_next(logits, 0.8, 3, 0.9)
+        assert torch.equal(logits, before)
+
+
+SAMPLING = {"temperature": 1.0, "top_k": 40, "top_p": 0.95}
+
+
+class TestSeeds:
+    def test_a_seed_repeats_the_draw_and_leaves_the_global_state(self):
+        model, ids = lively_model(3), ids_of(2, 3)
+        before = torch.get_rng_state()
+        one = generate(model, ids, 12, 16, seed=7, **SAMPLING)
+        assert torch.equal(generate(model, ids, 12, 16, seed=7, **SAMPLING), one)
+        assert torch.equal(generate(model, ids, 12, 16, seed=7, use_cache=False, **SAMPLING), one)
+        assert not torch.equal(generate(model, ids, 12, 16, seed=8, **SAMPLING), one)
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_without_a_seed_the_global_state_decides(self):
+        model, ids = lively_model(3), ids_of(2, 3)
+        torch.manual_seed(7)
+        one, two = (generate(model, ids, 12, 16, **SAMPLING) for _ in range(2))
+        assert not torch.equal(one, two)
+        torch.manual_seed(7)
+        assert torch.equal(generate(model, ids, 12, 16, **SAMPLING), one)
+
+    def test_one_candidate_is_greedy(self):
+        model, ids = lively_model(3), ids_of(2, 3)
+        expected = generate_text_simple(model, ids, 8, 16)
+        assert torch.equal(generate(model, ids, 8, 16, temperature=2.0, top_k=1), expected)
+        assert torch.equal(generate(model, ids, 8, 16, temperature=2.0, top_p=1e-6), expected)
+        assert torch.equal(generate(model, ids, 8, 16, temperature=1e-4), expected)
+
+
+class TestBadOptions:
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"temperature": -0.1}, r"temperature=-0\.1 must not be negative"),
+            ({"top_k": 0}, "top_k=0 must be at least 1"),
+            ({"top_k": -3}, "top_k=-3 must be at least 1"),
+            ({"top_k": 98}, "top_k=98 is more than the 97 tokens of the vocabulary"),
+            ({"top_k": 98, "temperature": 1.0, "use_cache": False}, "top_k=98 is more than the 97 tokens"),
+            ({"top_p": 0.0}, r"top_p=0\.0 must be above 0 and at most 1"),
+            ({"top_p": 1.5}, r"top_p=1\.5 must be above 0 and at most 1"),
+            ({"max_new_tokens": -1}, "max_new_tokens=-1 must be at least 0"),
+            ({"context_size": 0}, "context_size=0 at least 1"),
+            ({"context_size": 32, "max_new_tokens": 14}, "context_size=32 exceeds the model's context_length of 16"),
+            ({"idx": torch.zeros((2, 0), dtype=torch.int64)}, "idx holds no token to continue from"),
+        ],
+    )
+    def test_refused(self, changes, message):
+        arguments = {"idx": ids_of(2, 3), "max_new_tokens": 3, "context_size": 16, **changes}
+        with pytest.raises(ValueError, match=message) as caught:
+            generate(lively_model(), **arguments)
+        assert "\n" not in str(caught.value)
+
+    def test_a_batch_with_nothing_in_it(self):
+        for prompts in ([], [[1, 2], []]):
+            with pytest.raises(ValueError, match="idx holds no token to continue from"):
+                generate_batch(lively_model(), prompts, 3, 16)
+
+    def test_the_whole_vocabulary_is_allowed(self):
+        out = generate(lively_model(), ids_of(1, 3), 3, 16, temperature=1.0, top_k=97, top_p=1.0, seed=1)
+        assert out.shape == (1, 6)
+
+    def test_a_large_context_size_that_is_not_reached(self):
+        model, ids = lively_model(), ids_of(1, 3)
+        assert torch.equal(generate(model, ids, 13, 1024), generate(model, ids, 13, 16))
+
+
+class TestBeamSearch:
+    def scores(self, model, prompt, length, context_size=16):
+        """The log-probability of every continuation of the length."""
+        sequences = torch.cartesian_prod(*[torch.arange(5)] * length).view(-1, length)
+        full = torch.cat((prompt.expand(len(sequences), -1), sequences), dim=1)
+        total = torch.zeros(len(full))
+        with torch.no_grad():
+            for place in range(prompt.shape[1], full.shape[1]):
+                log_p = torch.log_softmax(model(full[:, :place][:, -context_size:])[:, -1], dim=-1)
+                total += log_p[torch.arange(len(full)), full[:, place]]
+        return full, total
+
+    @pytest.mark.parametrize("seed", range(4))
+    @pytest.mark.parametrize("context_size", [16, 3])
+    def test_with_all_beams_it_finds_the_best(self, seed, context_size):
+        model, prompt = lively_model(seed, vocab_size=5), windows(1, 2, seed, vocabulary=5)[0]
+        full, total = self.scores(model, prompt, 4, context_size)
+        assert torch.equal(beam_search(model, prompt, 4, context_size, beams=5**4)[0], full[total.argmax()])
+
+    def test_one_beam_is_greedy(self):
+        model, prompt = lively_model(3), ids_of(1, 4)
+        assert torch.equal(beam_search(model, prompt, 8, 16, beams=1), generate_text_simple(model, prompt, 8, 16))
+
+    def test_beams_can_beat_greedy(self):
+        better = 0
+        for seed in range(6):
+            model, prompt = lively_model(seed, vocab_size=5), windows(1, 2, seed, vocabulary=5)[0]
+            full, total = self.scores(model, prompt, 4)
+            score = {tuple(row): value for row, value in zip(full.tolist(), total.tolist(), strict=True)}
+            greedy = score[tuple(beam_search(model, prompt, 4, 16, beams=1)[0].tolist())]
+            found = score[tuple(beam_search(model, prompt, 4, 16, beams=25)[0].tolist())]
+            better += found > greedy + 1e-4
+        assert better >= 1
+
+    def test_bad_inputs(self):
+        model = lively_model()
+        with pytest.raises(ValueError, match=r"idx of shape \(2, 3\) must be one non-empty row"):
+            beam_search(model, ids_of(2, 3), 2, 16)
+        with pytest.raises(ValueError, match=r"idx of shape \(1, 0\) must be one non-empty row"):
+            beam_search(model, torch.zeros((1, 0), dtype=torch.int64), 2, 16)
+        with pytest.raises(ValueError, match="beams=0 at least 1"):
+            beam_search(model, ids_of(1, 3), 2, 16, beams=0)
+        with pytest.raises(ValueError, match="max_new_tokens=-1 must be at least 0"):
+            beam_search(model, ids_of(1, 3), -1, 16)
+        assert torch.equal(beam_search(model, ids_of(1, 3), 0, 16), ids_of(1, 3))

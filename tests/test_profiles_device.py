@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from helpers import PROFILES, get_device, get_profile
+from helpers import GPT_CONFIG_124M, PROFILES, GPTModel, get_device, get_profile
 from helpers.datasets import BOOK_FILES, EMBEDDED_TEXTS
+from helpers.device import bfloat16_is_native
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +41,22 @@ class TestProfiles:
         monkeypatch.setenv("COURSE_PROFILE", "fast")
         with pytest.raises(ValueError, match="COURSE_PROFILE='fast' is not a profile"):
             get_profile("quick")
+
+    @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+    def test_pretraining(self, profile):
+        assert set(profile.pretraining_config) == set(GPT_CONFIG_124M)
+        assert profile.pretraining_config["vocab_size"] == 50257
+        assert profile.pretraining_epochs >= 1 and profile.pretraining_eval_freq >= 1
+        assert 0 < profile.pretraining_lr < 0.1
+        with torch.device("meta"):
+            model = GPTModel(profile.pretraining_config)
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        assert parameters < 20e6 if profile.name == "quick" else parameters > 160e6
+
+    def test_book_has_the_published_settings(self):
+        book = get_profile("book")
+        assert book.pretraining_config == {**GPT_CONFIG_124M, "context_length": 256}
+        assert (book.pretraining_epochs, book.pretraining_lr, book.pretraining_eval_freq) == (10, 4e-4, 5)
 
     def test_cannot_be_changed(self):
         with pytest.raises(dataclasses.FrozenInstanceError):
@@ -82,3 +99,43 @@ class TestDevice:
         monkeypatch.setenv("COURSE_DEVICE", name)
         with pytest.raises(ValueError, match=f"device '{name}' is not available"):
             get_device()
+
+
+class TestBfloat16:
+    @pytest.mark.parametrize(
+        ("capabilities", "native"),
+        [
+            ({}, False),
+            ({"avx2": True, "avx512_f": True}, False),
+            ({"avx512_bf16": False, "amx_bf16": False}, False),
+            ({"avx512_bf16": True, "amx_bf16": False}, True),
+            ({"amx_bf16": True}, True),
+            ({"bf16": True, "cpu_name": "Neoverse"}, True),
+            ({"cpu_name": "a bf16 machine", "l2_cache_size": 7}, False),
+        ],
+    )
+    def test_processors(self, monkeypatch, capabilities, native):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+        assert bfloat16_is_native("cpu") is native
+        assert bfloat16_is_native(torch.device("cpu")) is native
+
+    def test_a_release_that_cannot_tell(self, monkeypatch):
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+        assert bfloat16_is_native("cpu") is False
+
+    @pytest.mark.parametrize(
+        ("capability", "native"), [((7, 0), False), ((7, 5), False), ((8, 0), True), ((9, 0), True)]
+    )
+    def test_gpus(self, monkeypatch, capability, native):
+        monkeypatch.setattr(torch.version, "hip", None)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+        assert bfloat16_is_native("cuda") is native
+        assert bfloat16_is_native(torch.device("cuda", 1)) is native
+
+    def test_amd_gpus(self, monkeypatch):
+        monkeypatch.setattr(torch.version, "hip", "6.2")
+        assert bfloat16_is_native("cuda") is True
+
+    def test_others(self):
+        assert bfloat16_is_native("mps") is False
+        assert bfloat16_is_native("meta") is False

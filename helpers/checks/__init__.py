@@ -5,6 +5,8 @@ Each chapter's checkers are in a module of their own; `EXERCISES` holds all of t
 
 from ._core import EXERCISES as EXERCISES
 from ._core import Verdict as Verdict
+from .appendix_d import *  # noqa: F403
 from .ch02 import *  # noqa: F403
 from .ch03 import *  # noqa: F403
 from .ch04 import *  # noqa: F403
+from .ch05 import *  # noqa: F403

@@ -1,0 +1,57 @@
+"""Training GPT-2 124M, 2 x 256 tokens a step: the course's plain loop and its fast path beside transformers."""
+
+from __future__ import annotations
+
+import torch
+from torch.utils.data import DataLoader
+
+from benchmarks import _measure
+from helpers import GPT_CONFIG_124M, GPTModel, training_steps
+
+BATCH, TOKENS = 2, 256
+
+
+def our_steps(fast: bool):
+    """An endless iterator whose every `next` is one update of the course's 124M model."""
+    torch.manual_seed(123)
+    model = GPTModel(GPT_CONFIG_124M)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-4, weight_decay=0.1)
+    ids = torch.randint(0, 50257, (1000 * BATCH, TOKENS + 1))
+    loader = DataLoader([(row[:-1], row[1:]) for row in ids], batch_size=BATCH)
+    return training_steps(model, loader, optimizer, torch.device("cpu"), num_epochs=1000, fast=fast)
+
+
+def their_steps():
+    """The same for transformers' GPT-2 as it comes: float32, dropout 0.1, AdamW as it comes."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(123)
+    model = GPT2LMHeadModel(GPT2Config()).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-4, weight_decay=0.1)
+    while True:
+        ids = torch.randint(0, 50257, (BATCH, TOKENS))
+        optimizer.zero_grad()
+        model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+        yield
+
+
+def run(rounds: int = 4) -> str:
+    """Measure, and return the section for RESULTS.md."""
+    peer = "transformers, float32"
+    steps = {
+        peer: their_steps(),
+        "the plain loop of chapter 5, float32": our_steps(fast=False),
+        "the same with `fast=True`": our_steps(fast=True),
+    }
+    seconds = _measure.race({name: lambda step=step: next(step) for name, step in steps.items()}, rounds)
+    text = (
+        f"## Training\n\nGPT-2 124M, batches of {BATCH} x {TOKENS} tokens, forward, backward and AdamW, dropout 0.1; "
+        f"one step a round, {rounds} rounds. The peer shares its output layer with the embedding, the course's model "
+        f"has one of its own, as in the book. Target: the fast path at least 2.4 times the peer.\n\n"
+    )
+    return text + _measure.rates(seconds, BATCH * TOKENS, peer)
+
+
+if __name__ == "__main__":
+    print(_measure.machine(), run(), sep="\n\n")

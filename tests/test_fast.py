@@ -1,0 +1,303 @@
+"""The fast path: the same outputs and gradients as the plain classes, the chunked loss, and when it falls back."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.testing import assert_close
+
+import helpers.fast
+from helpers import GELU, GPTModel, LayerNorm, MultiHeadAttention, calc_loss_batch, fuse, training_steps
+from helpers.device import bfloat16_is_native
+from helpers.fast import SoftmaxLoss, few_rows, hidden_states, quick, speed_up
+from tests.tiny import CPU, TINY, lively_model, loader, tiny_model, windows
+
+
+def gradients(model):
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+class TestFusing:
+    @pytest.mark.parametrize("options", [{}, {"qkv_bias": True}, {"tied": True}])
+    def test_the_same_in_float32(self, options):
+        plain, fused = lively_model(2, **options), fuse(lively_model(2, **options))
+        inputs, targets = windows(3, 16)
+        assert_close(fused(inputs), plain(inputs), rtol=1e-5, atol=1e-5)
+        assert plain(inputs).std() > 0.5
+        for model in (plain, fused):
+            calc_loss_batch(inputs, targets, model.train(), CPU).backward()
+        ours, theirs = gradients(fused), gradients(plain)
+        assert ours.keys() == theirs.keys()
+        for name in theirs:
+            assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-5)
+
+    def test_every_part_is_exchanged_and_stays_what_it_is(self):
+        model = tiny_model()
+        before = dict(model.named_parameters())
+        assert fuse(model) is model
+        kinds = {type(module) for module in model.modules()}
+        assert not kinds & {MultiHeadAttention, LayerNorm, GELU}
+        assert isinstance(model.trf_blocks[0].att, MultiHeadAttention)
+        assert all(before[name] is parameter for name, parameter in model.named_parameters())
+        assert fuse(model) is model  # twice does no harm
+
+    def test_classes_of_ones_own_are_left_alone(self):
+        class Mine(LayerNorm):
+            def forward(self, x):
+                return 2 * super().forward(x)
+
+        model = tiny_model()
+        model.final_norm = Mine(TINY["emb_dim"])
+        assert type(fuse(model).final_norm) is Mine
+
+    def test_dropout(self):
+        model = fuse(tiny_model(drop_rate=0.5)).train()
+        ids = windows(2)[0]
+        assert not torch.equal(model(ids), model(ids))
+        assert_close(model.eval()(ids), tiny_model(drop_rate=0.5).eval()(ids), rtol=1e-5, atol=1e-5)
+
+    def test_attention_weights_are_dropped_and_scaled(self):
+        """Kept weights are divided by 1 - p, so that the mean stays."""
+        torch.manual_seed(1)
+        attention = fuse(torch.nn.Sequential(MultiHeadAttention(8, 8, 4, dropout=0.5, num_heads=2)))
+        x = torch.randn(1, 4, 8)
+        expected = attention.eval()(x)
+        mean = torch.stack([attention.train()(x) for _ in range(4000)]).mean(dim=0)
+        assert_close(mean, expected, rtol=0, atol=0.03)
+
+    def test_too_long(self):
+        with pytest.raises(ValueError, match="tokens, but context_length is 16"):
+            fuse(tiny_model()).trf_blocks(torch.zeros(1, 17, TINY["emb_dim"]))
+
+    def test_hidden_states(self):
+        model, ids = lively_model(2), windows(2)[0]
+        assert_close(model.out_head(hidden_states(model, ids)), model(ids), rtol=1e-6, atol=1e-6)
+
+
+class TestQuick:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    @pytest.mark.parametrize("outputs", [24, 32, 97, 128])
+    @pytest.mark.parametrize("bias", [True, False])
+    def test_few_rows(self, dtype, outputs, bias):
+        torch.manual_seed(1)
+        linear = torch.nn.Linear(40, outputs, bias=bias).to(dtype)
+        tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
+        for shape in [(1, 40), (1, 1, 40), (2, 1, 40), (3, 40), (5, 1, 40), (2, 4, 40), (8, 40), (9, 40), (40,)]:
+            x = torch.randn(shape).to(dtype)
+            with torch.no_grad():
+                assert_close(few_rows(linear, x), linear(x), **tolerance)
+
+    def test_modules(self):
+        model = lively_model(2)
+        x = torch.randn(3, 1, TINY["emb_dim"], generator=torch.Generator().manual_seed(1))
+        block = model.trf_blocks[0]
+        for module in (block.norm1, block.ff, block.att.W_query, block.ff.layers[1], model.out_head):
+            with torch.no_grad():
+                assert_close(quick(module, x), module(x), rtol=1e-5, atol=1e-5)
+
+    def test_other_modules_are_called(self):
+        class Mine(torch.nn.Linear):
+            def forward(self, x):
+                return super().forward(x) + 1
+
+        module, x = Mine(4, 4), torch.randn(3, 4)
+        assert torch.equal(quick(module, x), module(x))
+
+
+def softmax_case(rows, classes=60, width=16, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(rows, width, generator=generator).requires_grad_()
+    table = torch.randn(classes, width, generator=generator).requires_grad_()
+    return hidden, table, torch.randint(0, classes, (rows,), generator=generator)
+
+
+def alike(found, expected, tolerance=0.03):
+    """Whether two gradients agree to bfloat16's precision, seen as vectors."""
+    assert found.dtype == expected.dtype and found.shape == expected.shape
+    return (found - expected).norm() < tolerance * expected.norm()
+
+
+class TestSoftmaxLoss:
+    @pytest.mark.parametrize(
+        ("rows", "chunk"), [(24, 512), (24, 24), (24, 8), (25, 8), (23, 8), (1, 8), (513, 512), (7, 1)]
+    )
+    def test_against_cross_entropy(self, rows, chunk):
+        hidden, table, targets = softmax_case(rows)
+        expected = F.cross_entropy(hidden @ table.T, targets)
+        wanted = torch.autograd.grad(3 * expected, (hidden, table))
+        loss = SoftmaxLoss.apply(hidden, table, targets, None, None, None, chunk)
+        assert_close(loss, expected, rtol=0.01, atol=0.01)
+        found = torch.autograd.grad(3 * loss, (hidden, table))
+        assert alike(found[0], wanted[0]) and alike(found[1], wanted[1])
+
+    def test_chunks_do_not_matter(self):
+        hidden, table, targets = softmax_case(30)
+        values = [SoftmaxLoss.apply(hidden, table, targets, None, None, None, chunk) for chunk in (30, 7, 1)]
+        for value in values[1:]:
+            assert_close(value, values[0], rtol=1e-3, atol=1e-3)
+
+    @pytest.mark.parametrize("exact", [60, 20, 0])
+    def test_all_columns_are_the_exact_softmax(self, exact):
+        """As an estimate: the frequent classes, then all others, each standing for itself alone."""
+        hidden, table, targets = softmax_case(40)
+        expected = F.cross_entropy(hidden @ table.T, targets)
+        wanted = torch.autograd.grad(expected, (hidden, table))
+        columns = torch.arange(60)
+        zeros = torch.zeros(60)
+        if exact < 60:
+            # A target beyond the exact classes gets a column of its own, so it would be there twice:
+            # for one row at a time, leave it out of the others.
+            for row in range(40):
+                keep = columns[(columns < exact) | (columns != targets[row])]
+                one = SoftmaxLoss.apply(
+                    hidden[row : row + 1], table, targets[row : row + 1], keep, torch.zeros(len(keep)), exact
+                )
+                alone = F.cross_entropy(hidden[row : row + 1] @ table.T, targets[row : row + 1])
+                assert_close(one, alone, rtol=0.02, atol=0.03)
+                ours = torch.autograd.grad(one, (hidden, table))
+                theirs = torch.autograd.grad(alone, (hidden, table))
+                assert (ours[0] - theirs[0]).norm() < 0.05 * theirs[0].norm() + 0.02
+                assert (ours[1] - theirs[1]).norm() < 0.05 * theirs[1].norm() + 0.02
+            return
+        loss = SoftmaxLoss.apply(hidden, table, targets, columns, zeros, exact)
+        assert_close(loss, expected, rtol=0.01, atol=0.01)
+        found = torch.autograd.grad(loss, (hidden, table))
+        assert alike(found[0], wanted[0]) and alike(found[1], wanted[1])
+
+    def test_a_sample_is_right_on_average(self):
+        hidden, table, targets = softmax_case(64)
+        with torch.no_grad():
+            hidden.mul_(0.3)
+        expected = F.cross_entropy(hidden @ table.T, targets)
+        wanted = torch.autograd.grad(expected, (hidden, table))
+        generator, losses, sums = torch.Generator().manual_seed(2), [], [0, 0]
+        for _ in range(200):
+            drawn = 20 + torch.randperm(40, generator=generator)[:20]
+            columns, weight = torch.cat((torch.arange(20), drawn)), torch.zeros(40)
+            weight[20:] = math.log(40 / 20)
+            loss = SoftmaxLoss.apply(hidden, table, targets, columns, weight, 20)
+            losses.append(loss.item())
+            sums = [one + other for one, other in zip(sums, torch.autograd.grad(loss, (hidden, table)), strict=True)]
+        assert sum(losses) / 200 == pytest.approx(expected.item(), rel=0.02)
+        assert alike(sums[0] / 200, wanted[0], 0.1) and alike(sums[1] / 200, wanted[1], 0.1)
+
+    def test_nothing_to_average(self):
+        hidden, table, targets = softmax_case(0)
+        with pytest.raises(ValueError, match="targets holds no label"):
+            SoftmaxLoss.apply(hidden, table, targets)
+
+    def test_a_tied_table_gets_both_gradients(self):
+        model, (inputs, targets) = lively_model(2, tied=True), windows(4)
+        loss = SoftmaxLoss.apply(hidden_states(model, inputs).flatten(0, 1), model.out_head.weight, targets.flatten())
+        loss.backward()
+        other = lively_model(2, tied=True)
+        calc_loss_batch(inputs, targets, other, CPU).backward()
+        assert alike(model.tok_emb.weight.grad, other.tok_emb.weight.grad, 0.05)
+
+
+@pytest.fixture(name="native", params=[True, False], ids=["bfloat16", "no-bfloat16"])
+def processors(request, monkeypatch):
+    """A processor with native bfloat16, or without. (The results do not depend on which this one is.)"""
+    monkeypatch.setattr(helpers.fast, "bfloat16_is_native", lambda device: request.param)
+    return request.param
+
+
+class TestSpeedUp:
+    def test_optimizer(self, native):
+        model = tiny_model()
+        optimizer = torch.optim.AdamW(model.parameters())
+        speed_up(model, optimizer, CPU, calc_loss_batch)
+        assert optimizer.param_groups[0]["fused"] is True
+        calc_loss_batch(*windows(2), model, CPU).backward()
+        optimizer.step()
+        reference = fuse(tiny_model())
+        other = torch.optim.AdamW(reference.parameters())
+        calc_loss_batch(*windows(2), reference, CPU).backward()
+        other.step()
+        for one, two in zip(model.parameters(), reference.parameters(), strict=True):
+            assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+    def test_a_started_optimizer_is_left_alone(self):
+        model = tiny_model()
+        optimizer = torch.optim.AdamW(model.parameters())
+        calc_loss_batch(*windows(2), model, CPU).backward()
+        optimizer.step()
+        before = optimizer.param_groups[0]["fused"], optimizer.param_groups[0]["foreach"]
+        speed_up(model, optimizer, CPU, calc_loss_batch)
+        assert (optimizer.param_groups[0]["fused"], optimizer.param_groups[0]["foreach"]) == before
+        optimizer.step()
+
+    def test_another_optimizer_is_left_alone(self):
+        model = tiny_model()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        before = {name: value for name, value in optimizer.param_groups[0].items() if name != "params"}
+        speed_up(model, optimizer, CPU, calc_loss_batch)
+        assert {name: value for name, value in optimizer.param_groups[0].items() if name != "params"} == before
+
+    def test_loss(self, native, monkeypatch):
+        model, (inputs, targets) = lively_model(2), windows(4)
+        expected = calc_loss_batch(inputs, targets, model, CPU)
+        used = []
+        apply = SoftmaxLoss.apply
+        monkeypatch.setattr(SoftmaxLoss, "apply", lambda *arguments: used.append(1) or apply(*arguments))
+        optimizer = torch.optim.AdamW(model.parameters())
+        loss_function = speed_up(model, optimizer, CPU, calc_loss_batch, chunked=True)
+        loss = loss_function(inputs, targets, model, CPU)
+        tolerance = 0.02 if native else 1e-5
+        assert_close(loss, expected, rtol=tolerance, atol=tolerance)
+        assert bool(used) is native  # without native bfloat16 it is the plain loss
+        loss.backward()
+        assert all(parameter.grad is not None for parameter in model.parameters())
+
+    def test_labels_to_ignore(self, native):
+        model, (inputs, targets) = lively_model(2), windows(4)
+        targets[0, 3:] = -100
+        targets[2] = -100
+        expected = calc_loss_batch(inputs, targets, model, CPU)
+        loss_function = speed_up(model, torch.optim.AdamW(model.parameters()), CPU, calc_loss_batch, chunked=True)
+        assert_close(loss_function(inputs, targets, model, CPU), expected, rtol=0.02, atol=0.02)
+
+    def test_a_model_with_a_forward_of_its_own(self, native):
+        class Doubled(GPTModel):
+            def forward(self, in_idx):
+                return 2 * super().forward(in_idx)
+
+        torch.manual_seed(1)
+        model, (inputs, targets) = Doubled(TINY), windows(4)
+        expected = calc_loss_batch(inputs, targets, model, CPU)
+        loss_function = speed_up(model, torch.optim.AdamW(model.parameters()), CPU, calc_loss_batch, chunked=True)
+        assert_close(loss_function(inputs, targets, model, CPU), expected, rtol=0.02, atol=0.02)
+
+    def test_a_loss_of_ones_own(self, native):
+        model, seen = tiny_model(), []
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+
+        def loss_function(inputs, targets, model, device):
+            logits = model(inputs)
+            seen.append(logits.dtype)
+            return F.cross_entropy(logits[:, -1], targets[:, -1])
+
+        assert len(list(training_steps(model, loader(), optimizer, CPU, 1, loss_function, fast=True))) == 4
+        assert set(seen) == {torch.bfloat16 if native else torch.float32}
+
+    def test_learns(self, native):
+        model = tiny_model(drop_rate=0.05)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        losses = [p.loss for p in training_steps(model, loader(4), optimizer, CPU, num_epochs=40, fast=True)]
+        assert losses[0] > 4 and losses[-1] < 0.8
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+        model.eval()
+        assert calc_loss_batch(*windows(4), model, CPU) < 0.8  # the plain loss agrees
+
+    def test_the_first_losses_are_those_of_the_plain_loop(self, native):
+        runs = []
+        for fast in (False, True):
+            model = tiny_model()
+            optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+            runs.append([p.loss for p in training_steps(model, loader(), optimizer, CPU, num_epochs=2, fast=fast)])
+        assert runs[1] == pytest.approx(runs[0], rel=0.01 if native else 1e-4)
+
+
+def test_this_processor_is_asked():
+    assert isinstance(bfloat16_is_native("cpu"), bool)

@@ -1,0 +1,52 @@
+"""What several test files need: a tiny model, a tokenizer for its vocabulary, loaders of random windows."""
+
+import os
+
+os.environ.setdefault("TQDM_DISABLE", "1")  # tqdm reads it once, when it is imported
+
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from helpers import GPTModel, gpt_config
+
+TINY = gpt_config(vocab_size=97, context_length=16, emb_dim=24, n_heads=3, n_layers=2, drop_rate=0.0)
+CPU = torch.device("cpu")
+
+
+class Letters:
+    """A tokenizer of 97 ids, one per character; it never sees a word it does not know."""
+
+    def encode(self, text, allowed_special=frozenset()):
+        assert "<|endoftext|>" in allowed_special
+        return [ord(letter) % 97 for letter in text]
+
+    def decode(self, ids):
+        return "".join("\n" if token_id < 20 else chr(64 + token_id % 26) for token_id in ids)
+
+
+def tiny_model(seed=1, tied=False, **changes):
+    torch.manual_seed(seed)
+    model = GPTModel({**TINY, **changes})
+    if tied:
+        model.out_head.weight = model.tok_emb.weight
+    return model
+
+
+def lively_model(seed=1, tied=False, **changes):
+    """A tiny model with large weights, whose next tokens depend visibly on all that came before; no dropout."""
+    model = tiny_model(seed, tied, **changes)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return model.eval()
+
+
+def windows(rows, tokens=8, seed=0, vocabulary=97):
+    """Random windows: int64 inputs and targets (rows, tokens), the targets moved on by one."""
+    ids = torch.randint(0, vocabulary, (rows, tokens + 1), generator=torch.Generator().manual_seed(seed))
+    return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+
+
+def loader(rows=8, batch_size=2, shuffle=False, seed=0, **options):
+    return DataLoader(TensorDataset(*windows(rows, seed=seed)), batch_size=batch_size, shuffle=shuffle, **options)

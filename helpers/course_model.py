@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from .checkpoints import write_whole
 from .gpt import GPTModel
+from .quantization import round_to_int8
 
 COURSE_MODEL_FILE = Path(__file__).parent / "assets" / "course_model" / "course_model.safetensors"
 _SCALE = ".scale_of_row"
@@ -58,8 +59,7 @@ def save_course_model(model: GPTModel, cfg: dict[str, Any], path: Path | str) ->
             continue
         weight = weight.detach().float().cpu()
         if weight.dim() == 2:
-            scale = weight.abs().amax(dim=1).clamp(min=1e-12) / 127
-            stored[name], stored[name + _SCALE] = torch.round(weight / scale[:, None]).to(torch.int8), scale
+            stored[name], stored[name + _SCALE] = round_to_int8(weight)
         else:
             stored[name] = weight
     write_whole(path, lambda temporary: save_file(stored, temporary, metadata={"config": json.dumps(cfg)}))

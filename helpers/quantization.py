@@ -14,15 +14,20 @@ import torch.nn.functional as F
 from .gpt import GPTModel
 
 
+def round_to_int8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A matrix (rows, columns) as int8 and one float32 scale per row: their product is about the matrix."""
+    weight = weight.detach().float()
+    scale = weight.abs().amax(dim=1).clamp(min=1e-12) / 127  # (rows,)
+    return torch.round(weight / scale[:, None]).to(torch.int8), scale
+
+
 class Int8Linear(nn.Module):
     """A linear layer with int8 weights (d_out, d_in) and a scale per output. (..., d_in) to (..., d_out)."""
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
-        weight = linear.weight.detach().float()
-        scale = weight.abs().amax(dim=1).clamp(min=1e-12) / 127  # (d_out,)
-        self.padding = -weight.shape[1] % 16  # the kernel reads 16 numbers at a time, past the end if there are fewer
-        rounded = torch.round(weight / scale[:, None]).to(torch.int8)
+        rounded, scale = round_to_int8(linear.weight)  # (d_out, d_in), (d_out,)
+        self.padding = -rounded.shape[1] % 16  # the kernel reads 16 numbers at a time, past the end if there are fewer
         self.register_buffer("weight", F.pad(rounded, (0, self.padding)))  # (d_out, d_in, rounded up to 16)
         self.register_buffer("scale", scale.to(torch.bfloat16))
         self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach().to(torch.bfloat16), False)

@@ -19,12 +19,14 @@ import argparse
 import json
 import math
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .checkpoints import write_whole
 from .course_model import load_course_model, save_course_model
 from .fast import SoftmaxLoss, fuse, hidden_states
 from .gpt import GPTModel, gpt_config
@@ -156,8 +158,7 @@ def train(tokens: Path, target: Path, minutes: float, seed: int) -> None:
             last_saved = used
             optimizers = {"muon": muon.state_dict(), "adam": adam.state_dict()}
             state = {"model": model.state_dict(), **optimizers, "step": step, "seconds": used, "seen": seen}
-            torch.save(state, resume.with_suffix(".part"))
-            resume.with_suffix(".part").replace(resume)
+            write_whole(resume, partial(torch.save, state))
             save_full(model, class_of, target)
             report(model, {name: class_of[ids] for name, ids in held_out.items()}, never, limit=8)
 

@@ -14,16 +14,19 @@ OFFLINE := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.Ne
 	--LabApp.extension_manager=readonly
 
 # As root (a container) Jupyter wants to be told; without a display there is no browser to open.
-LAB_FLAGS := $(if $(filter 0,$(shell id -u)),--allow-root) \
-	$(if $(or $(DISPLAY),$(WAYLAND_DISPLAY),$(filter Darwin,$(shell uname -s))),,--no-browser)
+CHAT_FLAGS := $(if $(or $(DISPLAY),$(WAYLAND_DISPLAY),$(filter Darwin,$(shell uname -s))),,--no-browser)
+LAB_FLAGS := $(if $(filter 0,$(shell id -u)),--allow-root) $(CHAT_FLAGS)
 
-.PHONY: lab test lint refresh bench links clean help
+.PHONY: lab test chat lint refresh bench links clean help
 
 lab: $(STAMP)  ## open the course in JupyterLab
 	$(BIN)/jupyter lab $(LAB_FLAGS) $(OFFLINE) --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
 
 test: $(STAMP)  ## run every check; arguments for pytest in ARGS
 	$(BIN)/python -m pytest $(ARGS)
+
+chat: $(STAMP)  ## a page to write with the course model; other models: make chat CHAT_ARGS="--model my_model.safetensors"
+	$(BIN)/python -m helpers.chat_page $(CHAT_FLAGS) $(CHAT_ARGS)
 
 lint: $(STAMP)  ## ruff and the notebook lint
 	$(BIN)/ruff check .

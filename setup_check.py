@@ -30,11 +30,22 @@ TOLERANCE = 2e-3  # float32 differs from float64 by about 1e-6 here, a device th
 # `measure_speed` gives them.
 REFERENCE = {"name": "two cores of a server CPU with AVX-512", "gflops": 330.0, "python": 45.0}
 SECONDS = {
+    "ch01": (8, 8, 0.2),
     "ch02": (4, 4, 0.1),
     "ch03": (4, 4, 0.1),
     "ch04": (12, 12, 0.5),
     "ch05": (70, 600, 0.8),
+    "ch06": (60, 3000, 0.7),
+    "ch07": (75, 7200, 0.8),
+    "appendix_a": (25, 25, 0.1),
+    "appendix_b": (5, 5, 0.1),
+    "appendix_c": (20, 60, 0.5),
     "appendix_d": (75, 700, 0.8),
+    "appendix_e": (60, 20_000, 0.8),
+    "bpe": (7, 7, 0.0),
+    "buffers": (5, 5, 0.0),
+    "dpo": (65, 65, 0.8),
+    "embedding": (6, 6, 0.2),
 }
 
 # GPT-2's byte-pair encoding, vocab.bpe and encoder.json: tiktoken's name (the SHA-1 of the address), and the SHA-256.

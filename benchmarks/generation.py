@@ -5,15 +5,15 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-import statistics
 import tempfile
 import time
 
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks import _measure
 from helpers import (
-    calc_loss_batch,
+    calc_loss_loader,
     generate,
     generate_batch,
     generate_stream,
@@ -22,6 +22,7 @@ from helpers import (
     load_course_model,
     load_text,
     quantize_int8,
+    to_bfloat16,
 )
 from helpers.datasets import BOOK_FILES, find
 from helpers.pretrained import read_gpt2
@@ -57,16 +58,12 @@ def perplexity(model, text: str, context: int) -> float:
     windows = ids[: (len(ids) - 1) // context * context + 1]
     inputs, targets = windows[:-1].view(-1, context), windows[1:].view(-1, context)
     with torch.no_grad():
-        losses = [
-            calc_loss_batch(x[None], y[None], lambda ids: model(ids).float(), torch.device("cpu")).item()
-            for x, y in zip(inputs, targets, strict=True)
-        ]
-    return math.exp(statistics.mean(losses))
+        return math.exp(calc_loss_loader(DataLoader(TensorDataset(inputs, targets)), model, torch.device("cpu")))
 
 
 def one_prompt(theirs, ours, rounds: int) -> str:
     prompt = torch.randint(0, 50257, (1, PROMPT))
-    bf16, int8 = copy.deepcopy(ours).to(torch.bfloat16), quantize_int8(copy.deepcopy(ours))
+    bf16, int8 = to_bfloat16(copy.deepcopy(ours)), quantize_int8(copy.deepcopy(ours))
     peer = "transformers `generate`, float32"
     tokens = {}
 
@@ -139,20 +136,21 @@ def along_the_text(ours) -> str:
 
 
 def quality() -> str:
-    """What 8 bits cost: perplexity of the course model on the embedded story and, if at hand, on "The Verdict"."""
+    """What 16 and 8 bits cost: perplexity of the course model on the embedded story and, if at hand, "The Verdict"."""
     model, cfg = load_course_model()
-    small = quantize_int8(copy.deepcopy(model))
+    kinds = {"bfloat16": to_bfloat16(copy.deepcopy(model)), "int8 weights": quantize_int8(copy.deepcopy(model))}
     texts = {"the embedded story": load_text("story")}
     if find(BOOK_FILES["the-verdict"]) is not None:  # in COURSE_DATA_DIR, or downloaded before
         texts["The Verdict"] = load_text("the-verdict")
     rows = []
-    for name, text in texts.items():
-        before, after = (perplexity(each, text, cfg["context_length"]) for each in (model, small))
-        rows.append((name, f"{before:.2f}", f"{after:.2f}", f"{100 * (after / before - 1):+.2f} %"))
-    header = ("text", "float32", "int8 weights", "change")
-    return "### What int8 costs\n\nPerplexity of the course model. Target: within 1 %.\n\n" + _measure.table(
-        header, rows
-    )
+    for text_name, text in texts.items():
+        before = perplexity(model, text, cfg["context_length"])
+        for kind, small in kinds.items():
+            after = perplexity(small, text, cfg["context_length"])
+            rows.append((text_name, kind, f"{before:.2f}", f"{after:.2f}", f"{100 * (after / before - 1):+.2f} %"))
+    header = ("text", "weights", "perplexity in float32", "with these", "change")
+    about = "### What fewer bits cost\n\nPerplexity of the course model. Target for int8: within 1 %.\n\n"
+    return about + _measure.table(header, rows)
 
 
 def run(rounds: int = 5) -> str:

@@ -14,7 +14,7 @@ from .attention import (
 from .checkpoints import load_checkpoint, load_model, save_checkpoint, save_model
 from .course_model import load_course_model
 from .data import GPTDatasetV1, create_dataloader_v1
-from .datasets import load_text
+from .datasets import load_instructions, load_messages, load_text
 from .device import get_device
 from .fast import fuse
 from .generation import (
@@ -35,10 +35,34 @@ from .gpt import (
     TransformerBlock,
     gpt_config,
 )
-from .pretrained import download_and_load_gpt2, load_gpt2, load_weights_into_gpt, save_gpt2
+from .instructions import (
+    InstructionDataset,
+    answer_entries,
+    calc_loss_batch_labels,
+    calc_loss_per_token,
+    custom_collate_fn,
+    extract_response,
+    format_input,
+    masked_collate_fn,
+    save_responses,
+    split_entries,
+)
+from .lora import (
+    Adapters,
+    LinearWithLoRA,
+    LoRALayer,
+    load_adapter,
+    lora_layers,
+    merge_lora,
+    replace_linear_with_lora,
+    save_adapter,
+    unmerge_lora,
+)
+from .pretrained import download_and_load_gpt2, load_gpt2, load_pretrained, load_weights_into_gpt, save_gpt2
 from .profiles import PROFILES, Profile, get_profile
-from .quantization import quantize_int8
+from .quantization import quantize_int8, to_bfloat16
 from .tokenizers import SimpleTokenizerV1, SimpleTokenizerV2, get_tokenizer, split_text
+from .toy import NeuralNetwork, ToyDataset, compute_accuracy
 from .training import (
     Progress,
     calc_loss_batch,
@@ -54,18 +78,37 @@ from .training import (
     training_steps,
 )
 
-_ON_USE = {"plot_losses": "plots"}  # names whose modules need matplotlib, pandas or ipywidgets
+_ON_USE = {  # by module: names that need matplotlib, pandas, ipywidgets or regex, or that few will want
+    "bpe": ["BPETokenizer", "gpt2_bpe", "load_bpe", "save_bpe", "train_bpe"],
+    "classification": [
+        "SpamDataset",
+        "calc_accuracy_loader",
+        "calc_loss_batch_classes",
+        "class_logits",
+        "classify_review",
+        "create_balanced_dataset",
+        "last_real_token",
+        "random_split",
+        "train_classifier_simple",
+    ],
+    "judges": ["generate_model_scores", "query_model"],
+    "plots": ["plot_losses", "plot_values"],
+    "preferences": ["PreferenceDataset", "dpo_loss", "preference_collate_fn", "sequence_logprobs"],
+}
+_HOME = {name: module for module, names in _ON_USE.items() for name in names}
 
 
 def __getattr__(name: str):
-    if name in _ON_USE:
+    if name in _HOME:
         from importlib import import_module
 
-        return getattr(import_module(f".{_ON_USE[name]}", __name__), name)
+        return getattr(import_module(f".{_HOME[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 __all__ = [
+    "Adapters",
+    "BPETokenizer",
     "CausalAttention",
     "FeedForward",
     "GELU",
@@ -73,51 +116,96 @@ __all__ = [
     "GPTModel",
     "GPT_CONFIG_124M",
     "GPT_SIZES",
+    "InstructionDataset",
     "LayerNorm",
+    "LinearWithLoRA",
+    "LoRALayer",
     "MultiHeadAttention",
     "MultiHeadAttentionWrapper",
+    "NeuralNetwork",
     "PROFILES",
+    "PreferenceDataset",
     "Profile",
     "Progress",
     "SelfAttention_v1",
     "SelfAttention_v2",
     "SimpleTokenizerV1",
     "SimpleTokenizerV2",
+    "SpamDataset",
+    "ToyDataset",
     "TransformerBlock",
+    "answer_entries",
     "beam_search",
+    "calc_accuracy_loader",
     "calc_loss_batch",
+    "calc_loss_batch_classes",
+    "calc_loss_batch_labels",
     "calc_loss_loader",
+    "calc_loss_per_token",
     "choose_next",
+    "class_logits",
+    "classify_review",
+    "compute_accuracy",
+    "create_balanced_dataset",
     "create_dataloader_v1",
+    "custom_collate_fn",
     "download_and_load_gpt2",
+    "dpo_loss",
     "evaluate_model",
+    "extract_response",
     "find_highest_gradient",
+    "format_input",
     "fuse",
     "generate",
     "generate_and_print_sample",
     "generate_batch",
+    "generate_model_scores",
     "generate_stream",
     "generate_text_simple",
     "get_device",
     "get_profile",
     "get_tokenizer",
+    "gpt2_bpe",
     "gpt_config",
+    "last_real_token",
     "learning_rate_at",
+    "load_adapter",
+    "load_bpe",
     "load_checkpoint",
     "load_course_model",
     "load_gpt2",
+    "load_instructions",
+    "load_messages",
     "load_model",
+    "load_pretrained",
     "load_text",
     "load_weights_into_gpt",
+    "lora_layers",
+    "masked_collate_fn",
+    "merge_lora",
     "plot_losses",
+    "plot_values",
+    "preference_collate_fn",
     "quantize_int8",
+    "query_model",
+    "random_split",
+    "replace_linear_with_lora",
+    "save_adapter",
+    "save_bpe",
     "save_checkpoint",
     "save_gpt2",
     "save_model",
+    "save_responses",
+    "sequence_logprobs",
+    "split_entries",
     "split_text",
     "text_to_token_ids",
+    "to_bfloat16",
     "token_ids_to_text",
+    "train_bpe",
+    "train_classifier_simple",
     "train_model",
     "train_model_simple",
     "training_steps",
+    "unmerge_lora",
 ]

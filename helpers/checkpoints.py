@@ -7,29 +7,38 @@ name asked for is always whole: the new one or the old one.
 
 from __future__ import annotations
 
+import json
 import os
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 
+from .gpt import GPT_CONFIG_124M, GPTModel
 from .training import Progress
 
 _COMPILED = "_orig_mod."  # what torch.compile puts before every name
 
 
 def save_model(model: torch.nn.Module, path: Path | str) -> None:
-    """Write a model's weights to a safetensors file. Tensors that share their numbers are stored once."""
+    """Write a model's weights to a safetensors file. Tensors that share their numbers are stored once.
+
+    The file of a `GPTModel` also says its configuration, so that `load_saved_gpt` can build the model.
+    """
     weights, places = {}, set()
     for name, weight in model.state_dict().items():
         place = (weight.data_ptr(), weight.shape)
         if place not in places:
             weights[name.replace(_COMPILED, "")] = weight.detach().contiguous()
         places.add(place)
-    write_whole(path, lambda temporary: save_file(weights, temporary))
+    config = model_config(model)
+    metadata = None if config is None else {"config": json.dumps(config)}
+    write_whole(path, lambda temporary: save_file(weights, temporary, metadata))
 
 
 def load_model(model: torch.nn.Module, path: Path | str) -> None:
@@ -38,7 +47,7 @@ def load_model(model: torch.nn.Module, path: Path | str) -> None:
     Raises FileNotFoundError, or ValueError if the file is damaged, or of another model.
     """
     try:
-        weights = load_file(_existing(path))
+        weights, _ = read_tensors(_existing(path))
     except Exception as error:
         raise _unreadable(path, error, "a safetensors file") from None
     _load(model, weights, path)
@@ -62,13 +71,28 @@ def save_checkpoint(
         if not _plain(value):
             raise TypeError(f"{name} is a {type(value).__name__}; numbers, strings, and lists of them can be kept")
     random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+    states = model.state_dict(), optimizer.state_dict()
+    write_checkpoint(path, *states, progress or Progress(), random, extra, model_config(model))
+
+
+def write_checkpoint(
+    path: Path | str,
+    weights: dict[str, torch.Tensor],
+    optimizer_state: dict[str, Any],
+    progress: Progress,
+    random: dict[str, Any],
+    extra: dict[str, Any],
+    config: dict[str, Any] | None = None,
+) -> None:
+    """What `save_checkpoint` does, for states that were gathered elsewhere (see `helpers.train_distributed`)."""
     state = {
         "course_checkpoint": 1,
-        "model": {name.replace(_COMPILED, ""): weight for name, weight in model.state_dict().items()},
-        "optimizer": optimizer.state_dict(),
-        "progress": asdict(progress or Progress()),
+        "model": {name.replace(_COMPILED, ""): weight for name, weight in weights.items()},
+        "optimizer": optimizer_state,
+        "progress": asdict(progress),
         "random": random,
         "extra": extra,
+        "config": config,
     }
     write_whole(path, lambda temporary: torch.save(state, temporary))
 
@@ -82,15 +106,7 @@ def load_checkpoint(
     random states are left alone. Raises FileNotFoundError, or ValueError if the file is damaged or not a checkpoint of
     this model.
     """
-    try:
-        state = torch.load(_existing(path), map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise _unreadable(path, error, "a checkpoint") from None
-    entries = {"course_checkpoint", "model", "optimizer", "progress", "random", "extra"}
-    if not isinstance(state, dict) or not entries <= state.keys():
-        raise ValueError(f"{path} is not a checkpoint of this course")
+    state = read_checkpoint(path)
     if optimizer is not None and not _fits(optimizer.state_dict(), state["optimizer"]):
         raise ValueError(f"{path} is the checkpoint of another optimizer, or of one with other parameters")
     _load(model, state["model"], path)
@@ -100,6 +116,80 @@ def load_checkpoint(
         if torch.cuda.is_available() and len(state["random"]["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["random"]["cuda"])
     return Progress(**state["progress"]), state["extra"]
+
+
+def read_checkpoint(path: Path | str) -> dict[str, Any]:
+    """A checkpoint's entries, on the CPU: model, optimizer, progress, random and extra.
+
+    Raises FileNotFoundError, or ValueError if the file is damaged or not a checkpoint of this course.
+    """
+    try:
+        state = torch.load(_existing(path), map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise _unreadable(path, error, "a checkpoint") from None
+    entries = {"course_checkpoint", "model", "optimizer", "progress", "random", "extra"}
+    if not isinstance(state, dict) or not entries <= state.keys():
+        raise ValueError(f"{path} is not a checkpoint of this course")
+    return state
+
+
+def model_config(model: torch.nn.Module) -> dict[str, Any] | None:
+    """The configuration (as `GPT_CONFIG_124M`) with which a `GPTModel` of these shapes is built; None for others."""
+    try:
+        attention = model.trf_blocks[0].att
+        return {
+            "vocab_size": model.tok_emb.num_embeddings,
+            "context_length": model.pos_emb.num_embeddings,
+            "emb_dim": model.tok_emb.embedding_dim,
+            "n_heads": attention.num_heads,
+            "n_layers": len(model.trf_blocks),
+            "drop_rate": float(model.drop_emb.p),
+            "qkv_bias": attention.W_query.bias is not None,
+        }
+    except (AttributeError, IndexError, TypeError):
+        return None
+
+
+def load_saved_gpt(path: Path | str) -> tuple[GPTModel, dict[str, Any]]:
+    """A `GPTModel` from a file of `save_model` or `save_checkpoint` alone, in evaluation mode, and its configuration.
+
+    Raises FileNotFoundError, or ValueError if the file is damaged, does not say its configuration, or holds a model
+    that is no plain `GPTModel` (a classifier, unmerged LoRA layers).
+    """
+    if zipfile.is_zipfile(_existing(path)):  # torch's own format
+        state = read_checkpoint(path)
+        weights, config = state["model"], state.get("config")
+    else:
+        try:
+            weights, metadata = read_tensors(path)
+            config = json.loads(metadata.get("config", "null"))
+        except Exception as error:
+            raise _unreadable(path, error, "a safetensors file or a checkpoint") from None
+    if not isinstance(config, dict) or not GPT_CONFIG_124M.keys() <= config.keys():
+        raise ValueError(
+            f"{path} does not say the configuration of its model: load it into the model with load_model or "
+            "load_checkpoint, and save that again"
+        )
+    config = {name: config[name] for name in GPT_CONFIG_124M}
+    model = GPTModel(config)
+    if "out_head.weight" not in weights:  # one tensor for both
+        model.out_head.weight = model.tok_emb.weight
+    _load(model, weights, path)
+    return model.eval(), config
+
+
+def read_tensors(path: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, by name, and its metadata. Raises what safetensors raises."""
+    with safe_open(str(path), framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+        return tensors, file.metadata() or {}
+
+
+def write_text_whole(path: Path | str, text: str) -> None:
+    """Write a text in UTF-8, whole or not at all."""
+    write_whole(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
 
 
 def write_whole(path: Path | str, write: Callable[[str], None]) -> None:

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 
-from .checkpoints import write_whole
+from .checkpoints import read_tensors, write_whole
 from .gpt import GPTModel
-from .quantization import round_to_int8
 
 COURSE_MODEL_FILE = Path(__file__).parent / "assets" / "course_model" / "course_model.safetensors"
 _SCALE = ".scale_of_row"
@@ -31,9 +29,10 @@ def load_course_model(path: Path | str = COURSE_MODEL_FILE) -> tuple[GPTModel, d
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} is not there")
     try:
-        with safe_open(str(path), framework="pt") as file:
-            cfg = json.loads((file.metadata() or {})["config"])
-            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+        stored, metadata = read_tensors(path)
+        cfg = json.loads(metadata["config"])
+        if "out_head.weight" in stored:
+            raise ValueError("it has an output layer of its own")
         weights = {}
         for name, weight in stored.items():
             if not name.endswith(_SCALE):
@@ -59,7 +58,8 @@ def save_course_model(model: GPTModel, cfg: dict[str, Any], path: Path | str) ->
             continue
         weight = weight.detach().float().cpu()
         if weight.dim() == 2:
-            stored[name], stored[name + _SCALE] = round_to_int8(weight)
+            scale = weight.abs().amax(dim=1).clamp(min=1e-12) / 127  # (rows,)
+            stored[name], stored[name + _SCALE] = torch.round(weight / scale[:, None]).to(torch.int8), scale
         else:
             stored[name] = weight
     write_whole(path, lambda temporary: save_file(stored, temporary, metadata={"config": json.dumps(cfg)}))

@@ -60,12 +60,13 @@ def forward_cached(model: GPTModel, idx: torch.Tensor, cache: KVCache, new: torc
         mask = (cache.columns[:longest] <= positions[:, :, None])[:, None]
     x = model.tok_emb(idx) + model.pos_emb(positions)  # (B, N, C)
     for block, keys, values in zip(model.trf_blocks, cache.keys, cache.values, strict=True):
-        att = block.att
-        split = (batch, count, att.num_heads, att.head_dim)
-        normed = quick(block.norm1, x)
-        q = quick(att.W_query, normed).view(split).transpose(1, 2)  # (B, H, N, D)
-        k = quick(att.W_key, normed).view(split).transpose(1, 2)
-        v = quick(att.W_value, normed).view(split).transpose(1, 2)
+        att, normed = block.att, quick(block.norm1, x)
+        projected = [quick(layer, normed) for layer in (att.W_query, att.W_key, att.W_value)]  # (B, N, C) each
+        if count == 1:  # the heads of one token already lie one after the other
+            q, k, v = (y.view(batch, att.num_heads, 1, att.head_dim) for y in projected)  # (B, H, 1, D)
+        else:
+            split = (batch, count, att.num_heads, att.head_dim)
+            q, k, v = (y.view(split).transpose(1, 2) for y in projected)  # (B, H, N, D)
         if cache.even:
             keys[:, :, cache.longest : longest], values[:, :, cache.longest : longest] = k, v
         else:

@@ -144,13 +144,28 @@ def plot_losses(
     val_losses: Sequence[float],
 ) -> Figure:
     """Training and validation loss over epochs, with tokens seen along the top (section 5.2). Show it with `show`."""
+    return _two_curves(epochs_seen, tokens_seen, train_losses, val_losses, "loss (nats per token)", "tokens seen")
+
+
+def plot_values(
+    epochs_seen: Sequence[float],
+    examples_seen: Sequence[float],
+    train_values: Sequence[float],
+    val_values: Sequence[float],
+    label: str = "loss",
+) -> Figure:
+    """Two curves of `label` over epochs, with examples seen along the top (section 6.7). Show it with `show`."""
+    return _two_curves(epochs_seen, examples_seen, train_values, val_values, label, "examples seen")
+
+
+def _two_curves(epochs, seen, train_values, val_values, label: str, label_of_seen: str) -> Figure:
     fig, ax = subplots(6, 3.4)
-    ax.plot(epochs_seen, train_losses, label="training")
-    ax.plot(epochs_seen, val_losses, linestyle="--", label="validation")
-    ax.set(xlabel="epochs", ylabel="loss (nats per token)")
+    ax.plot(epochs, train_values, label="training")
+    ax.plot(epochs, val_values, linestyle="--", label="validation")
+    ax.set(xlabel="epochs", ylabel=label)
     ax.legend()
-    top = ax.twiny()  # a second axis that shares the losses
-    top.plot(tokens_seen, train_losses, alpha=0)
-    top.set_xlabel("tokens seen")
+    top = ax.twiny()  # a second axis that shares the values
+    top.plot(seen, train_values, alpha=0)
+    top.set_xlabel(label_of_seen)
     top.spines.top.set_visible(True)
     return fig

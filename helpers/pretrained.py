@@ -16,8 +16,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.overrides import TorchFunctionMode
 
-from .checkpoints import write_whole
+from .checkpoints import write_text_whole, write_whole
+from .course_model import load_course_model
 from .gpt import GPTModel, gpt_config
+from .profiles import Profile
 
 REPOSITORIES = {
     "124M": "openai-community/gpt2",
@@ -78,6 +80,22 @@ def load_gpt2(model_size: str = "124M", models_dir: Path | str = "gpt2") -> tupl
     than the weights themselves. Raises as `fetch_gpt2`, and ValueError for a damaged or foreign file.
     """
     return read_gpt2(fetch_gpt2(model_size, models_dir))
+
+
+def load_pretrained(
+    profile: Profile, model_size: str = "124M", models_dir: Path | str = "gpt2"
+) -> tuple[GPTModel, dict[str, Any], str]:
+    """The pretrained model to start from, its configuration and its name: the course model in `quick`, GPT-2 in `book`.
+
+    Where GPT-2's weights cannot be had, it prints why and gives the course model. Both are in evaluation mode,
+    without dropout, with one tensor for embedding and output layer. Raises ValueError as `load_gpt2`.
+    """
+    if profile.name == "book":
+        try:
+            return *load_gpt2(model_size, models_dir), f"GPT-2 {model_size}"
+        except ConnectionError as error:
+            print(f"{error}. Going on with the course model.")
+    return *load_course_model(), "the course model"
 
 
 def read_gpt2(folder: Path | str) -> tuple[GPTModel, dict[str, Any]]:
@@ -210,7 +228,7 @@ def save_gpt2(model: GPTModel, cfg: dict[str, Any], folder: Path | str) -> None:
         "tie_word_embeddings": True,
     }
     write_whole(folder / "model.safetensors", lambda path: save_file(weights, path, metadata={"format": "pt"}))
-    write_whole(folder / "config.json", lambda path: Path(path).write_text(json.dumps(settings, indent=2) + "\n"))
+    write_text_whole(folder / "config.json", json.dumps(settings, indent=2) + "\n")
 
 
 def _settings(folder: Path | str) -> dict[str, Any]:

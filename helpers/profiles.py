@@ -15,7 +15,8 @@ class Profile:
 
     `pretraining_text` is the name of the text, for `helpers.datasets.load_text`; `pretraining_config` the model that
     chapter 5 trains on it, in batches of 2 windows of `context_length` tokens, for `pretraining_epochs` epochs at the
-    learning rate `pretraining_lr`, with a look at the losses every `pretraining_eval_freq` updates.
+    learning rate `pretraining_lr`, with a look at the losses every `pretraining_eval_freq` updates. `messages` and
+    `instructions` name the data of chapters 6 and 7, for `load_messages` and `load_instructions`.
     """
 
     name: str
@@ -24,6 +25,8 @@ class Profile:
     pretraining_epochs: int
     pretraining_lr: float
     pretraining_eval_freq: int
+    messages: str
+    instructions: str
 
 
 PROFILES = {
@@ -34,6 +37,8 @@ PROFILES = {
         pretraining_epochs=11,
         pretraining_lr=3e-3,
         pretraining_eval_freq=20,
+        messages="messages",
+        instructions="instructions",
     ),
     "book": Profile(
         name="book",
@@ -42,6 +47,8 @@ PROFILES = {
         pretraining_epochs=10,
         pretraining_lr=4e-4,
         pretraining_eval_freq=5,
+        messages="sms-spam-collection",
+        instructions="instruction-data",
     ),
 }
 

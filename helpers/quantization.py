@@ -1,8 +1,10 @@
-"""Weights in 8 bits, for generation on a CPU, where reading the weights is what takes the time.
+"""Weights in 16 or 8 bits, for generation on a CPU, where reading the weights is what takes the time.
 
-Each linear layer keeps its matrix as int8 with one scale per output, and multiplies through PyTorch's weight-only
-kernel; activations are bfloat16. A quarter of float32's bytes, and outputs that differ by about one percent.
-Training, GPUs and 4 bits are not in this module.
+A matrix times a vector is the sum of the matrix's columns, each weighted by one entry of the vector. So each linear
+layer keeps its matrix column by column, in pieces, and sums the pieces with the kernels that PyTorch has for embedding
+tables of few bits. They lie in memory in the order in which they are read, which is what makes it fast. In 8 bits,
+each piece has a scale and an offset of its own, and only the weights are rounded: inputs, sums and all other parameters
+stay float32. In bfloat16 the whole model is rounded. Training, GPUs and 4 bits are not in this module.
 """
 
 from __future__ import annotations
@@ -13,45 +15,77 @@ import torch.nn.functional as F
 
 from .gpt import GPTModel
 
-
-def round_to_int8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """A matrix (rows, columns) as int8 and one float32 scale per row: their product is about the matrix."""
-    weight = weight.detach().float()
-    scale = weight.abs().amax(dim=1).clamp(min=1e-12) / 127  # (rows,)
-    return torch.round(weight / scale[:, None]).to(torch.int8), scale
+FEW = 16  # rows up to which summing pieces is faster than a matrix product
 
 
-class Int8Linear(nn.Module):
-    """A linear layer with int8 weights (d_out, d_in) and a scale per output. (..., d_in) to (..., d_out)."""
+class ColumnLinear(nn.Module):
+    """A linear layer that keeps its matrix column by column. (..., d_in) to (..., d_out), in `dtype`."""
+
+    dtype: torch.dtype
+    piece: int  # numbers in a piece; a multiple of the 16 that a processor handles at once
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
-        rounded, scale = round_to_int8(linear.weight)  # (d_out, d_in), (d_out,)
-        self.padding = -rounded.shape[1] % 16  # the kernel reads 16 numbers at a time, past the end if there are fewer
-        self.register_buffer("weight", F.pad(rounded, (0, self.padding)))  # (d_out, d_in, rounded up to 16)
-        self.register_buffer("scale", scale.to(torch.bfloat16))
-        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach().to(torch.bfloat16), False)
+        self.d_out, self.d_in = linear.weight.shape
+        width = min(self.piece, self.d_out)
+        padded = F.pad(linear.weight.detach().to(self.dtype), (0, 0, 0, -self.d_out % width))
+        self.blocks = len(padded) // width
+        pieces = padded.view(self.blocks, width, self.d_in).transpose(1, 2).reshape(-1, width)  # (blocks * d_in, width)
+        self.register_buffer("weight", self.pack(pieces))
+        self.register_buffer("rows", torch.arange(len(pieces), dtype=torch.int32), persistent=False)
+        starts = torch.arange(0, FEW * len(pieces), self.d_in, dtype=torch.int32)
+        self.register_buffer("starts", starts, persistent=False)  # where each sum begins
+        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach().to(self.dtype), False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        flat = x.reshape(-1, x.shape[-1])  # (N, d_in)
-        if self.padding:
-            flat = F.pad(flat, (0, self.padding))
-        if len(flat) <= 16:
-            out = torch.ops.aten._weight_int8pack_mm(flat, self.weight, self.scale)  # (N, d_out)
-        else:  # a prompt: for many rows bfloat16's product is faster (it holds every 8-bit number exactly)
-            out = F.linear(flat, self.weight.to(torch.bfloat16)) * self.scale
-        out = out if self.bias is None else out.add_(self.bias)
-        return out.view(*x.shape[:-1], -1)
+        flat = x.reshape(1, -1, self.d_in)  # (1, N, d_in)
+        count = flat.shape[1]
+        if count <= FEW:
+            rows = self.rows.view(-1, 1, self.d_in).expand(-1, count, -1).reshape(-1).contiguous()
+            factors = flat.expand(self.blocks, -1, -1).reshape(-1)  # (blocks * N * d_in,), as rows
+            out = self.sum_pieces(rows, self.starts[: self.blocks * count], factors).view(self.blocks, count, -1)
+        else:
+            out = flat @ self.unpack(self.weight).view(self.blocks, self.d_in, -1)  # (blocks, N, width)
+        out = out.transpose(0, 1).reshape(count, -1)[:, : self.d_out]
+        out = out if self.bias is None else out + self.bias
+        return out.reshape(*x.shape[:-1], self.d_out)
 
 
-def quantize_int8(model: GPTModel) -> GPTModel:
-    """Turn a model into one with int8 linear layers and everything else in bfloat16, in place; for generation only."""
+class BFloat16Linear(ColumnLinear):
+    """A linear layer in bfloat16, whose sums are rounded once at the end."""
+
+    dtype, piece = torch.bfloat16, 128
+    pack = unpack = staticmethod(lambda pieces: pieces)
+
+    def sum_pieces(self, rows: torch.Tensor, starts: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+        return torch.embedding_bag(self.weight, rows, starts, False, 0, False, factors)[0]  # 0: their sum
+
+
+class Int8Linear(ColumnLinear):
+    """A linear layer with weights in 8 bits, for inputs in float32; scale and offset are 8 more bytes of a piece."""
+
+    dtype, piece = torch.float32, 384
+    pack = staticmethod(torch.ops.quantized.embedding_bag_byte_prepack)
+    unpack = staticmethod(torch.ops.quantized.embedding_bag_byte_unpack)
+
+    def sum_pieces(self, rows: torch.Tensor, starts: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+        kernel = torch.ops.quantized.embedding_bag_byte_rowwise_offsets
+        return kernel(self.weight, rows, starts, per_sample_weights=factors)
+
+
+def _exchange(model: GPTModel, kind: type[ColumnLinear]) -> GPTModel:
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Linear):
-                setattr(module, name, Int8Linear(child))
-    for module in model.modules():
-        if not isinstance(module, Int8Linear):
-            for parameter in module.parameters(recurse=False):
-                parameter.data = parameter.data.to(torch.bfloat16)
+                setattr(module, name, kind(child))
     return model.eval()
+
+
+def quantize_int8(model: GPTModel) -> GPTModel:
+    """Turn a model's linear layers into `Int8Linear`, in place; for generation only, on a CPU and in float32."""
+    return _exchange(model, Int8Linear)
+
+
+def to_bfloat16(model: GPTModel) -> GPTModel:
+    """Turn a model into bfloat16 and its linear layers into `BFloat16Linear`, in place; for generation on a CPU."""
+    return _exchange(model, BFloat16Linear).to(torch.bfloat16)

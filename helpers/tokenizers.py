@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import tiktoken
 
+END_OF_TEXT = 50256  # the id of GPT-2's `<|endoftext|>`
+
 # tiktoken looks here for "gpt2" before it would download anything. A folder that the user chose is left alone.
 if not os.environ.get("TIKTOKEN_CACHE_DIR"):
     os.environ["TIKTOKEN_CACHE_DIR"] = str(Path(__file__).parent / "assets" / "tiktoken")

@@ -30,7 +30,7 @@ from .checkpoints import write_whole
 from .course_model import load_course_model, save_course_model
 from .fast import SoftmaxLoss, fuse, hidden_states
 from .gpt import GPTModel, gpt_config
-from .tokenizers import get_tokenizer
+from .tokenizers import END_OF_TEXT, get_tokenizer
 
 HELD_OUT = (
     "simple/peter-pan-j-m-barrie.txt",
@@ -44,7 +44,6 @@ COLLECTIONS = {
     "simple/african-storybook-stories-english.txt": 3,
     "simple/pratham-books-storyweaver-stories-english.txt": 3,
 }
-END_OF_TEXT = 50256
 VOCABULARY = 50257
 CONFIG = gpt_config("124M", context_length=512, emb_dim=256, n_heads=4, n_layers=6, drop_rate=0.0, qkv_bias=True)
 FREQUENT, SAMPLED = 8192, 2048  # classes computed exactly, and drawn from the rest, in the estimated softmax

@@ -7,7 +7,6 @@ evaluate, print, save, stop. The loops with the book's names are short functions
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
+from .bars import progress_bar
 from .fast import speed_up
 from .generation import generate_text_simple
 
@@ -42,7 +42,11 @@ def calc_loss_batch(
 
 
 def calc_loss_loader(
-    data_loader: DataLoader, model: torch.nn.Module, device: torch.device, num_batches: int | None = None
+    data_loader: DataLoader,
+    model: torch.nn.Module,
+    device: torch.device,
+    num_batches: int | None = None,
+    loss_function: LossFunction = calc_loss_batch,
 ) -> float:
     """Mean of the batches' losses over the first `num_batches` (all, if None) (section 5.1).
 
@@ -55,7 +59,7 @@ def calc_loss_loader(
         )
     total = 0.0
     for _, (input_batch, target_batch) in zip(range(count), data_loader, strict=False):
-        total += calc_loss_batch(input_batch, target_batch, model, device).item()
+        total += loss_function(input_batch, target_batch, model, device).item()
     return total / count
 
 
@@ -65,12 +69,13 @@ def evaluate_model(
     val_loader: DataLoader,
     device: torch.device,
     eval_iter: int | None,
+    loss_function: LossFunction = calc_loss_batch,
 ) -> tuple[float, float]:
     """Training and validation loss, each over `eval_iter` batches, without dropout (section 5.2)."""
     model.eval()
     with torch.no_grad():
-        train_loss = calc_loss_loader(train_loader, model, device, num_batches=eval_iter)
-        val_loss = calc_loss_loader(val_loader, model, device, num_batches=eval_iter)
+        train_loss = calc_loss_loader(train_loader, model, device, eval_iter, loss_function)
+        val_loss = calc_loss_loader(val_loader, model, device, eval_iter, loss_function)
     model.train()
     return train_loss, val_loss
 
@@ -126,15 +131,11 @@ def training_steps(
     """
     if len(train_loader) < accumulate:
         raise ValueError(f"train_loader has {len(train_loader)} batches, fewer than one update needs ({accumulate})")
-    from tqdm.auto import tqdm  # in a notebook this loads ipywidgets
-
     if fast:
         loss_function = speed_up(model, optimizer, device, loss_function, chunked=loss_function is calc_loss_batch)
     progress = progress or Progress()
     begin, tokens_before = time.perf_counter(), progress.tokens_seen
-    hidden = os.environ.get("TQDM_DISABLE", "0") not in ("", "0")  # tqdm's notebook bar does not ask for it
-    bar = tqdm(total=num_epochs * len(train_loader), leave=False, unit="batch", disable=hidden)
-    with bar:
+    with progress_bar(total=num_epochs * len(train_loader), leave=False, unit="batch") as bar:
         bar.update(progress.epoch * len(train_loader) + progress.batch)
         while progress.epoch < num_epochs:
             batches = _batches_left(train_loader, progress)

@@ -1,7 +1,8 @@
 """Keeping notebooks in order: `python -m tests.notebooks refresh|lint|links [paths]`.
 
 `refresh` executes notebooks in place in fresh kernels, `links` stamps the repository into badges and bootstrap
-cells, `lint` says what is wrong with committed notebooks. Without paths, all notebooks of the course.
+cells and joins exercises with their solutions, `lint` says what is wrong with committed notebooks. Without paths, all
+notebooks of the course.
 """
 
 from __future__ import annotations
@@ -24,11 +25,10 @@ from tests.nbval_numbers import WIDGET, kernel_environment, merge_streams
 ROOT = Path(__file__).resolve().parents[1]
 
 # Notebooks of the syllabus that others may link to before they exist; a test sees to it that names leave this list.
-PLANNED = {
-    "appendix_a_pytorch.ipynb",
-    "appendix_c_solutions.ipynb",
-}
+PLANNED: set[str] = set()
 
+SOLUTIONS = "appendix_c_solutions.ipynb"
+STATED = re.compile(r"^### Exercise (\w+\.\w+): .+?(?= *$)", re.MULTILINE)
 ENDING = ["What you built", "Check yourself", "What comes next"]
 LEAD_INS = ["What you will be able to do.", "What you need first.", "Time."]
 BOOTSTRAP = """\
@@ -41,8 +41,8 @@ BADGE = f"[{BADGE_IMAGE}](https://colab.research.google.com/github/{{repository}
 MOST_BYTES, MOST_BULLETS, MOST_UNCOMPARED = 3_000_000, 0.40, 0.05
 UNCOMPARED = ("nbval-skip", "nbval-ignore-output")
 TAG = re.compile(
-    r"bootstrap|setup|raises-exception|nbval-skip|nbval-ignore-output|nbval-machine|nbval-[ra]tol=(0\.\d+|\d+e-\d+)"
-    r"|reason:[a-z0-9-]+|helpers:\w+\.\w+|exercise:[1-9A-E]\.\d+"
+    r"bootstrap|setup|raises-exception|nbval-skip|nbval-ignore-output|nbval-machine|nbval-rtol=(0\.\d+|\d+e-\d+)|nbval-atol=(\d\.\d+|\d+e-\d+)|nbval-share=0\.[0-4]\d*"
+    r"|reason:[a-z0-9-]+|helpers:\w+\.\w+|(?:exercise|solution):(?:[1-9A-E]|[a-z]+)\.\d+"
 )
 PRIVATE = re.compile(
     r"(?<![\w.~-])/(?:home|root|work|tmp|Users)\b|(?<!\w)(?:C:\\|[A-Z]:\\{1,2}[A-Z])"
@@ -135,8 +135,11 @@ def refresh(path: Path) -> float:
 
 
 def links(path: Path, root: Path = ROOT) -> bool:
-    """Stamp the repository into a notebook's badge and bootstrap cell; returns whether anything changed."""
-    nb = read(path)
+    """Stamp the repository into a notebook's badge and bootstrap cell, and lead exercises to their solutions and back.
+
+    Returns whether anything changed.
+    """
+    nb, statements = read(path), exercise_headings(root)
     before, sealed = nbformat.writes(nb), nb.metadata.get("course", {}).get("outputs") == digest(nb)
     first = nb.cells[0]
     title, *rest = [line for line in first.source.splitlines() if not line.startswith("[![Open in Colab]")]
@@ -144,11 +147,35 @@ def links(path: Path, root: Path = ROOT) -> bool:
     for cell in nb.cells:
         if "bootstrap" in tags(cell):
             cell.source = BOOTSTRAP.format(repository=repository())
+        if cell.cell_type == "markdown" and (stated := STATED.search(cell.source)):
+            other = statements.get(stated[1], path) if path.name == SOLUTIONS else root / "notebooks" / SOLUTIONS
+            words = "To the statement" if path.name == SOLUTIONS else "appendix C"
+            target = f"{Path(os.path.relpath(other, path.parent)).as_posix()}#{anchor(stated[0])}"
+            cell.source = re.sub(rf"\[{words}\]\([^)]*\)", f"[{words}]({target})", cell.source)
     if sealed:
         seal(nb)
     if changed := nbformat.writes(nb) != before:
         write(nb, path)
     return changed
+
+
+def exercise_headings(root: Path = ROOT) -> dict[str, Path]:
+    """For each exercise by number the notebook that states it."""
+    found = {}
+    for path in all_notebooks(root):
+        if path.name != SOLUTIONS:
+            for cell in read(path).cells:
+                if cell.cell_type == "markdown":
+                    found.update({stated[1]: path for stated in STATED.finditer(cell.source)})
+    return found
+
+
+def anchor(heading: str) -> str:
+    """What comes behind the # in a link to a heading: JupyterLab's id of it, the text with hyphens for spaces.
+
+    Without `heading=`, JupyterLab looks among the cells on the screen only.
+    """
+    return "heading=" + heading.lstrip("# ").replace(" ", "-")
 
 
 def _badge(path: Path, root: Path) -> str:
@@ -170,7 +197,7 @@ class Page:
         chapter = re.match(r"ch0*(\d+)_", path.name)
         appendix = re.match(r"appendix_([a-e])_", path.name)
         self.chapter = chapter[1] if chapter else None
-        self.number = self.chapter or (appendix[1].upper() if appendix else None)
+        self.number = self.chapter or (appendix[1].upper() if appendix else path.stem.split("_")[0])
 
     def outputs(self) -> Iterator[tuple[nbformat.NotebookNode, nbformat.NotebookNode]]:
         for cell in self.code:
@@ -312,7 +339,7 @@ def exercises(page: Page) -> Iterator[str]:
     for cell in page.nb.cells:
         if cell.cell_type == "markdown":
             stated += re.findall(r"^#+ +Exercise (\w+\.\w+)", cell.source, flags=re.MULTILINE)
-        for number in [tag.removeprefix("exercise:") for tag in tags(cell) if tag.startswith("exercise:")]:
+        for number in [tag.split(":")[1] for tag in tags(cell) if tag.startswith(("exercise:", "solution:"))]:
             seen.append(number)
             if number not in EXERCISES:
                 yield f"exercise {number} has no checker in helpers.checks"

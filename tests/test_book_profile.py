@@ -14,6 +14,13 @@ from tests.notebooks import ROOT, all_notebooks
 DATA = os.environ.get("COURSE_DATA_DIR", "../shared/data")
 
 EXPECTED = {
+    "ch01_understanding_llms.ipynb": ["20,479 characters, 5,145 tokens", "bigram charts equal: True"],
+    "appendix_a_pytorch.ipynb": [
+        "2,213 trainable parameters",
+        "tensor([[-0.1262,  0.1080, -0.1792]], grad_fn",
+        "epoch 2, batch 2: loss 0.13",
+        "the same within rounding: True",
+    ],
     "ch02_text_data.ipynb": [
         "20,479 characters",
         "4,690 tokens",
@@ -23,12 +30,17 @@ EXPECTED = {
     ],
     "ch03_attention.ipynb": ["0.9544, 1.4950, 1.4754, 0.8434, 0.7070, 1.0865", "0.3190, 0.4858"],
     "ch04_gpt.ipynb": ["163,009,536", "Hello, I am Featureiman Byeswickattribute argue"],
+    "appendix_b_references.ipynb": ["profile: book;", "same as PyTorch's: True"],
 }
 
 
 # Chapters whose book profile takes too long for a test; a slow test of the training loop has their first numbers.
 EXEMPT = {
+    "ch06_classification.ipynb": "fine-tunes on 1,045 messages; test_classification.py has the published counts",
     "ch05_pretraining.ipynb": "trains 124 million parameters for ten epochs: minutes on a processor",
+    "ch07_instructions.ipynb": "fine-tunes 355 million parameters; test_instructions.py has the published split",
+    "appendix_e_lora.ipynb": "fine-tunes 124 million parameters five times",
+    "appendix_c_solutions.ipynb": "reads the weights of GPT-2 for exercise 5.5; the chapters have the numbers",
     "appendix_d_training_loop.ipynb": "trains 124 million parameters for fifteen epochs",
 }
 

@@ -20,6 +20,8 @@ from urllib.parse import urlsplit
 import nbformat
 import pytest
 
+from tests.notebooks import anchor
+
 pytestmark = pytest.mark.browser
 
 REPOSITORY = Path(__file__).parent.parent
@@ -36,6 +38,12 @@ def bar(height):
     return fig
 
 widgets.play(bar, alt="{ALT}", height=widgets.slider("height", 1, 9, 1, 3))
+"""
+MAP_CODE = """
+from IPython.display import display
+from helpers.figures import understanding as figures
+
+display({"text/html": figures.course_map("."), "text/plain": "Map of the course."}, raw=True)
 """
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -122,7 +130,13 @@ class Lab:
             nbformat.v4.new_code_cell(CODE.strip()),
         ]
         kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), self.course / "notebooks" / "play.ipynb")
+        chapter = [nbformat.v4.new_markdown_cell("# Chapter 3: A chapter to arrive at")]
+        for name, content in [
+            ("play.ipynb", cells),
+            ("map.ipynb", [nbformat.v4.new_code_cell(MAP_CODE.strip())]),
+            ("ch03_attention.ipynb", chapter),
+        ]:
+            nbformat.write(nbformat.v4.new_notebook(cells=content, metadata=kernel), self.course / "notebooks" / name)
         hook = folder / "hook"
         hook.mkdir()
         (hook / "sitecustomize.py").write_text(WATCH)
@@ -227,19 +241,33 @@ PICTURE_BYTES = """async image => {
 }"""
 
 
+def run_all(lab, page, name):
+    """Open a notebook with no other beside it and run all its cells; returns the notebook's panel.
+
+    What the menu is asked for while the kernel is still connecting is dropped without a word, so that it is asked again
+    until the first code cell has been taken up.
+    """
+    from playwright.sync_api import expect
+
+    page.goto(f"{lab.url}/lab/tree/notebooks/{name}?reset&token={TOKEN}")
+    notebook = page.locator(".jp-NotebookPanel:visible")
+    expect(notebook.locator(".jp-Notebook")).to_be_visible()
+    expect(page.get_by_text(re.compile(r"Python 3 .*\| Idle$"))).to_be_visible()  # in the status bar
+    prompt = notebook.locator(".jp-CodeCell .jp-InputPrompt").first
+    end = time.monotonic() + PATIENCE / 1000
+    while prompt.inner_text().strip() == "[ ]:":
+        assert time.monotonic() < end, "no cell was run"
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        page.wait_for_timeout(1000)
+    return notebook
+
+
 def test_a_slider_redraws_its_picture_and_nothing_leaves_the_machine(lab, visit):
     from playwright.sync_api import expect
 
     page = visit.page
-    page.goto(f"{lab.url}/lab/tree/notebooks/play.ipynb?token={TOKEN}")
-    notebook = page.locator(".jp-NotebookPanel:visible")
-    expect(notebook.locator(".jp-Notebook")).to_be_visible()
-    expect(
-        page.get_by_text(re.compile(r"Python 3 .*\| Idle$"))
-    ).to_be_visible()  # in the status bar: the kernel is there
-
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    notebook = run_all(lab, page, "play.ipynb")
     picture = notebook.locator(".jp-OutputArea-output img")
     expect(picture).to_be_visible()
     assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 300
@@ -279,6 +307,24 @@ def test_make_lab_opens_on_the_notebooks_and_links_to_helpers_work(lab, visit):
     assert lab.outside() == []
 
 
+def test_a_click_on_the_map_opens_a_notebook(lab, visit):
+    from playwright.sync_api import expect
+
+    page = visit.page
+    notebook = run_all(lab, page, "map.ipynb")
+    drawing = notebook.locator(".jp-OutputArea-output svg[aria-label^='Map of the course']")
+    expect(drawing).to_be_visible()
+    assert notebook.locator(".jp-RenderedText[data-mime-type*=stderr]").count() == 0
+    expect(drawing.locator("a")).to_have_count(1)  # the one chapter that is there
+    expect(drawing.locator("rect")).to_have_count(13)  # twelve boxes and the paper
+    drawing.get_by_role("link", name="3. Coding attention").click()
+    expect(page.locator(".jp-NotebookPanel:visible")).to_contain_text("A chapter to arrive at")
+    page.wait_for_url("**ch03_attention**")
+    assert len(page.context.pages) == 1  # in JupyterLab, not in a tab of its own
+    assert visit.outside() == []
+    assert lab.outside() == []
+
+
 def test_no_news_and_no_updates_are_asked_for(lab, visit):
     """The notice that offers news stays away; and whoever asks the server for updates does not send it outside."""
     from playwright.sync_api import expect
@@ -303,3 +349,27 @@ def test_the_watch_on_addresses_works(lab, visit):
     subprocess.run([sys.executable, "-c", code], env=lab.environment, stderr=subprocess.DEVNULL, timeout=30)
     assert "example.invalid" in lab.outside()
     lab.hosts.unlink()
+
+
+def test_an_exercise_leads_to_its_solution(lab, visit):
+    """The anchors of `make links` are those of JupyterLab, in marks such as `:` and `?` too."""
+    from playwright.sync_api import expect
+
+    cells = [
+        nbformat.v4.new_markdown_cell(f"### Exercise 9.{n}: Is this one, or that?" + "\n\nText." * 20) for n in range(9)
+    ]
+    target = f"solved.ipynb#{anchor('### Exercise 9.7: Is this one, or that?')}"
+    statement = [nbformat.v4.new_markdown_cell(f"# Chapter 9\n\n[appendix C]({target})")]
+    for name, content in (("solved.ipynb", cells), ("stated.ipynb", statement)):
+        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        nbformat.write(nbformat.v4.new_notebook(cells=content, metadata=kernel), lab.course / "notebooks" / name)
+    page = visit.page
+    page.goto(f"{lab.url}/lab/tree/notebooks/stated.ipynb?reset&token={TOKEN}")
+    for _ in range(2):  # the first click opens the notebook at its top: JupyterLab 4.6 scrolls in what is open already
+        page.locator(".jp-NotebookPanel:visible").get_by_role("link", name="appendix C").click()
+        heading = page.locator(".jp-NotebookPanel:visible").get_by_role("heading", name="Exercise 9.7: ")
+        expect(heading).to_be_attached()
+        page.wait_for_url("**solved.ipynb**")
+        page.locator(".lm-TabBar-tab", has_text="stated.ipynb").first.click()
+    page.locator(".lm-TabBar-tab", has_text="solved.ipynb").first.click()
+    expect(heading).to_be_in_viewport()

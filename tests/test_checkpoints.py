@@ -330,7 +330,7 @@ class TestWriting:
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
     def test_a_disk_that_is_full_from_the_start(self, tmp_path, monkeypatch):
         monkeypatch.setattr(
-            helpers.checkpoints, "save_file", lambda weights, path: Path("/dev/full").write_text("x" * 100_000)
+            helpers.checkpoints, "save_file", lambda weights, path, _: Path("/dev/full").write_text("x" * 100_000)
         )
         with pytest.raises(OSError, match="No space left"):
             save_model(tiny_model(), tmp_path / "model")

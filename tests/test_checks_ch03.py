@@ -8,6 +8,7 @@ from torch import nn
 
 from helpers import MultiHeadAttention, MultiHeadAttentionWrapper, SelfAttention_v1, SelfAttention_v2, checks
 from helpers.checks import ch03
+from tests import checkers
 
 NAMES = ("W_query", "W_key", "W_value")
 
@@ -139,59 +140,29 @@ GIVEAWAYS = {
 
 @pytest.mark.parametrize(("number", "answer"), RIGHT)
 def test_right_answers_pass_and_are_explained(number, answer):
-    verdict = checks.EXERCISES[number](answer)
-    assert verdict.passed is True, verdict
-    assert len(verdict.message) > 60
+    checkers.accepts(number, answer)
 
 
 @pytest.mark.parametrize(("number", "answer", "aim"), WRONG)
 def test_wrong_answers_get_the_hint_that_helps(number, answer, aim):
-    verdict = checks.EXERCISES[number](answer)
-    assert verdict.passed is False, verdict
-    assert aim in verdict.message, verdict
-    for giveaway in GIVEAWAYS[number]:
-        assert giveaway not in verdict.message
+    checkers.refuses(number, answer, aim, GIVEAWAYS[number])
 
 
 @pytest.mark.parametrize("number", GIVEAWAYS)
 def test_no_answer_is_no_verdict(number):
-    assert checks.EXERCISES[number](None).passed is None
-    assert checks.EXERCISES[number](...).passed is None
+    checkers.waits_for_an_answer(number)
 
 
 @pytest.mark.parametrize("number", ["3.0", "3.1", "3.4", "3.5", "3.6"])
 def test_an_error_in_the_learners_function_becomes_a_verdict(number):
-    def broken(*_):
-        raise RuntimeError("shapes do not fit")
-
-    verdict = checks.EXERCISES[number](broken)
-    assert verdict.passed is False
-    assert "shapes do not fit" in verdict.message
+    checkers.survives_an_error(number)
 
 
 @pytest.mark.parametrize(("number", "answer"), RIGHT)
 def test_checkers_leave_the_global_seed_alone(number, answer):
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
-    if number == "3.5":  # the learner's own module draws numbers; the checker must not
-        answer = count
-    checks.EXERCISES[number](answer)
-    assert torch.equal(torch.rand(3), expected)
+    # the learner's own module for 3.5 draws numbers; the checker must not
+    checkers.leaves_the_seed_alone(number, count if number == "3.5" else answer)
 
 
 def test_self_test_explains_every_option():
-    for position, question in enumerate(ch03._QUESTIONS):
-        assert sum(right for right, _ in question.options.values()) == 1
-        for letter, (right, why) in question.options.items():
-            verdict = checks.self_test_3(**{f"q{position + 1}": letter})
-            assert verdict.passed is False  # the others are not answered yet
-            assert f"{position + 1}. {'Yes' if right else 'No'}: {why}" in verdict.message
-            assert len(why) > 40
-
-
-def test_self_test_as_a_whole():
-    assert checks.self_test_3().passed is None
-    right = [next(k for k, (ok, _) in question.options.items() if ok) for question in ch03._QUESTIONS]
-    assert checks.self_test_3(*right).passed is True
-    assert "is not one of" in checks.self_test_3(*right[:4], "z").message
+    checkers.explains_every_option(checks.self_test_3, ch03._QUESTIONS)

@@ -2,13 +2,16 @@
 
 import dataclasses
 import hashlib
+import io
+import json
 import threading
+import zipfile
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from helpers import datasets, get_tokenizer, load_text
+from helpers import datasets, get_tokenizer, load_instructions, load_messages, load_text
 
 CONTENT = ("It was a bright cold day, and the clocks were striking thirteen.\n" * 300).encode()
 NAME = "a-text.txt"
@@ -17,7 +20,7 @@ NAME = "a-text.txt"
 class Source:
     """A web server on loopback that answers every request in one way and counts the requests."""
 
-    def __init__(self, behaviour):
+    def __init__(self, behaviour, content=CONTENT, name=NAME):
         self.requests = Counter()
         source = self
 
@@ -27,7 +30,7 @@ class Source:
                 if behaviour == "502":
                     self.send_error(502)
                     return
-                body = CONTENT.replace(b"bright", b"blight") if behaviour == "wrong bytes" else CONTENT
+                body = content.replace(b"bright", b"blight") if behaviour == "wrong bytes" else content
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -39,7 +42,7 @@ class Source:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
         self.thread.start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}/{NAME}"
+        self.url = f"http://127.0.0.1:{self.server.server_port}/{name}"
 
     @property
     def count(self):
@@ -55,8 +58,8 @@ class Source:
 def servers():
     started = []
 
-    def start(behaviour):
-        started.append(Source(behaviour))
+    def start(*arguments):
+        started.append(Source(*arguments))
         return started[-1]
 
     yield start
@@ -163,6 +166,40 @@ class TestDownloads:
         assert datasets.fetch(data_file(serve("right"))).read_bytes() == CONTENT
 
 
+def archive(members):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as opened:
+        for name, content in members.items():
+            opened.writestr(name, content)
+    return buffer.getvalue()
+
+
+class TestArchives:
+    """A file that its sources keep in a .zip."""
+
+    def file(self, *sources):
+        return dataclasses.replace(data_file(*sources), member="folder/text")
+
+    def test_the_member_is_kept_and_nothing_else(self, serve, cache, tmp_path):
+        content = archive({"folder/text": CONTENT, "../outside": b"", str(tmp_path / "absolute"): b""})
+        source = serve("right", content, "data.zip")
+        path = datasets.fetch(self.file(source))
+        assert path == cache / NAME and path.read_bytes() == CONTENT
+        assert files_in(tmp_path) == ["a-text.txt", "cache"]
+        assert datasets.fetch(self.file(source)) == path and source.count == 1
+
+    @pytest.mark.parametrize(
+        "content", [archive({"other": CONTENT}), archive({"folder/text": CONTENT[1:]}), CONTENT, b""]
+    )
+    def test_a_wrong_archive(self, serve, cache, content):
+        first, second = serve("right", content, "data.zip"), serve("right", archive({"folder/text": CONTENT}), "b.zip")
+        with pytest.raises(ConnectionError, match=r"data\.zip"):
+            datasets.fetch(self.file(first))
+        assert files_in(cache) == []
+        assert datasets.fetch(self.file(first, second)).read_bytes() == CONTENT
+        assert files_in(cache) == [NAME]
+
+
 class TestDataDir:
     """COURSE_DATA_DIR, for classrooms without internet. The source would be asked if the folder were not."""
 
@@ -263,6 +300,38 @@ class TestLoadText:
     def test_unknown_name(self):
         with pytest.raises(ValueError, match="name='moby-dick' is not a text; there are story, the-verdict"):
             load_text("moby-dick")
+
+    def test_messages(self):
+        table = load_messages("messages")
+        assert list(table.columns) == ["Label", "Text"] and set(table["Label"]) == {"ham", "spam"}
+        assert len(table) >= 1500 and table["Text"].str.len().min() > 0
+
+    def test_instructions(self):
+        entries = load_instructions("instructions")
+        assert len(entries) >= 1100
+        assert all(list(entry) == ["instruction", "input", "output"] for entry in entries)
+
+    def test_quoting_of_messages(self, serve, monkeypatch):
+        """A quotation mark at the start of a message swallows the line's end, as in the book."""
+        content = b'ham\t"Two\nspam\tlines"\nspam\tone "line"\n'
+        entry = datasets.DataFile("m.tsv", hashlib.sha256(content).hexdigest(), (serve("right", content).url,))
+        monkeypatch.setitem(datasets.BOOK_FILES, "sms-spam-collection", entry)
+        table = load_messages("sms-spam-collection")
+        assert table.to_numpy().tolist() == [["ham", "Two\nspam\tlines"], ["spam", 'one "line"']]
+
+    def test_instructions_of_the_book(self, serve, monkeypatch):
+        entries = [{"instruction": "Say yes.", "input": "", "output": "Yes."}]
+        content = json.dumps(entries).encode()
+        entry = datasets.DataFile("i.json", hashlib.sha256(content).hexdigest(), (serve("right", content).url,))
+        monkeypatch.setitem(datasets.BOOK_FILES, "instruction-data", entry)
+        assert load_instructions("instruction-data") == entries
+
+    @pytest.mark.parametrize(
+        ("load", "known"), [(load_messages, "messages, sms-spam-coll"), (load_instructions, "instructions, instr")]
+    )
+    def test_unknown_data(self, load, known):
+        with pytest.raises(ValueError, match=f"name='story' is not a set of .*; there are {known}"):
+            load("story")
 
     @pytest.mark.parametrize("file", datasets.BOOK_FILES.values(), ids=lambda file: file.name)
     def test_files_of_the_book(self, file):

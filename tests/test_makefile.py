@@ -35,7 +35,7 @@ case "$1 $2" in
         case "$*" in
             *install*) echo "install" >> log; exit {install_fails} ;;
         esac ;;
-    "-m pytest") shift; echo "python $@" ;;
+    "-m pytest"|"-m helpers.chat_page") shift; echo "python $@" ;;
 esac
 """
 
@@ -240,11 +240,18 @@ class TestOtherTargets:
         course.add_python("python3")
         assert course.make("test", "ARGS=-x -k gpt").stdout.splitlines()[-1] == "python pytest -x -k gpt"
 
+    @pytest.mark.parametrize(("display", "flags"), [("", ["--no-browser"]), (":0", [])])
+    def test_chat(self, course, display, flags):
+        course.add_python("python3")
+        course.variables["DISPLAY"] = display
+        line = course.make("chat", "CHAT_ARGS=--model x").stdout.splitlines()[-1]
+        assert line.split() == ["python", "helpers.chat_page", *flags, "--model", "x"]
+
     def test_help_lists_every_target(self, course):
         result = course.make("help")
         makefile = (course.folder / "Makefile").read_text()
         targets = next(line for line in makefile.splitlines() if line.startswith(".PHONY:")).split()[1:]
-        assert {"lab", "test", "lint", "refresh", "clean", "help"} <= set(targets)
+        assert {"lab", "test", "chat", "lint", "refresh", "clean", "help"} <= set(targets)
         described = [line.split(maxsplit=1) for line in result.stdout.splitlines()]
         assert sorted(target for target, _ in described) == sorted(targets)
         assert not (course.folder / ".venv").exists()

@@ -150,11 +150,22 @@ def test_tags():
     assert outputs_problem(got, expected, ["nbval-rtol=0.05"]) is None
     assert outputs_problem(got, expected, ["nbval-atol=0.1"]) is None
     assert outputs_problem([stream("loss 2.04, 4 runs")], expected, ["nbval-rtol=0.05"])
-    machine = "torch 2.13.0+cpu: 3 layers in 12.5 s, 120 ms a step, 621.83 MB"
-    other = "torch 2.14.1: 3 layers in 9.1 s, 1,250 ms a step, 700.00 MB"
+    machine = "torch 2.13.0+cpu: 3 layers in 12.5 s, 120 ms a step, 621.83 MB, 3.2 times"
+    other = "torch 2.14.1: 3 layers in 9.1 s, 1,250 ms a step, 700.00 MB, 12 times"
     assert outputs_problem([stream(machine)], [stream(other)])
     assert outputs_problem([stream(machine)], [stream(other)], ["nbval-machine"]) is None
     assert outputs_problem([stream(machine.replace("3 l", "4 l"))], [stream(other)], ["nbval-machine"])
+
+
+def test_a_share_of_the_words():
+    """What a trained model wrote: some of the words may differ, and numbers count as words."""
+    expected = [stream("loss 2.00, says 'The capital of France is Paris.'\neight words more that have to stay\n")]
+    other = [stream(expected[0]["text"].replace("2.00", "2.04").replace("Paris", "Spain"))]
+    assert outputs_problem(other, expected, ["nbval-rtol=0.05"])
+    assert outputs_problem(other, expected, ["nbval-share=0.1"]) is None
+    assert "2 of 20 words differ (allowed 5%)" in outputs_problem(other, expected, ["nbval-share=0.05"])[0]
+    for changed in (lambda text: "", lambda text: text + text, lambda text: text.replace("eight", "one two three")):
+        assert outputs_problem([stream(changed(expected[0]["text"]))], expected, ["nbval-share=0.1"])
 
 
 # ---- figures ----------------------------------------------------------------------------------------------------
@@ -220,6 +231,17 @@ def test_figures_that_look_alike(figure):
 def test_figures_that_differ(figure, change):
     assert picture_problem(bars(**change), figure)
     assert picture_problem(figure, bars(**change))
+
+
+def test_a_share_of_a_figure(figure):
+    other = bars(values=(0.95, 1.50, 1.48, 0.87))
+    assert picture_problem(other, figure, 0.002)
+    assert picture_problem(other, figure, 0.05) is None
+    assert picture_problem(bars(width=5.0), figure, 0.4)  # of another size
+    assert picture_problem(bars(color=plots.SKY), figure, 0.05)
+    got, expected = ([shown(image_png=base64.b64encode(png).decode())] for png in (other, figure))
+    assert outputs_problem(got, expected)
+    assert outputs_problem(got, expected, ["nbval-share=0.05"]) is None
 
 
 def test_missing_curve_and_message():

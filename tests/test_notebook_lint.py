@@ -19,6 +19,8 @@ from tests.notebooks import (
     BOOTSTRAP,
     PLANNED,
     ROOT,
+    TAG,
+    Page,
     all_notebooks,
     digest,
     links,
@@ -70,7 +72,8 @@ def test_every_checker_belongs_to_a_notebook_that_exists():
     for number in EXERCISES:
         chapter = number.split(".")[0]
         start = f"ch{int(chapter):02}_" if chapter.isdigit() else f"appendix_{chapter.lower()}_"
-        assert any(stem.startswith(start) for stem in stems), f"no notebook {start}... for exercise {number}"
+        start = start if len(chapter) == 1 else f"{chapter}_"  # a bonus notebook: the first word of its name
+        assert any(f"{stem}_".startswith(start) for stem in stems), f"no notebook {start}... for exercise {number}"
 
 
 # ---- broken samples --------------------------------------------------------------------------------------------
@@ -214,6 +217,7 @@ BROKEN = {
     ),
     "unknown tag": (tag(PLAIN, "nbval-ignore"), "unknown tag 'nbval-ignore'"),
     "loose tolerance": (tag(PLAIN, "nbval-rtol=10"), "unknown tag 'nbval-rtol=10'"),
+    "loose share": (tag(PLAIN, "nbval-share=0.6"), "unknown tag 'nbval-share=0.6'"),
     "nbval comment": (source(PLAIN, "print", "# NBVAL_IGNORE_OUTPUT\nprint"), "by a comment"),
     "no checker": (tag(EXERCISE, "exercise:9.7"), "exercise 9.7 has no checker"),
     "no exercise cell": (tag(EXERCISE), "checker of exercise 9.1 has 0 cells"),
@@ -240,7 +244,8 @@ def test_broken_sample_is_refused(course, name):
 def test_allowed_tags(course):
     nb = sample()
     tag(PLAIN, "nbval-skip", "reason:needs-a-gpu")(nb)
-    tag(PLAIN + 1, "nbval-rtol=0.05", "nbval-atol=0.01", "nbval-machine", "helpers:attention.CausalAttention")(nb)
+    tag(PLAIN + 1, "nbval-rtol=0.05", "nbval-atol=0.01", "nbval-share=0.25", "nbval-machine")(nb)
+    tag(PLAIN + 1, "helpers:attention.CausalAttention")(nb)
     tag(PLAIN + 2, "raises-exception")(nb)
     nb.cells[PLAIN + 2].outputs = [new_output("error", ename="KeyError", evalue="x")]
     assert course(nb) == []
@@ -268,6 +273,16 @@ def test_prose_may_be_edited_without_executing(course):
     seal(nb)
     source(SECTION, "Text", "Words")(nb)
     assert course(nb, sealed=False) == []
+
+
+@pytest.mark.parametrize(
+    ("stem", "number"),
+    [("ch09_sample", "9"), ("appendix_c_solutions", "C"), ("bpe_from_scratch", "bpe"), ("buffers", "buffers")],
+)
+def test_exercises_are_numbered_by_chapter_or_first_word(tmp_path, stem, number):
+    nbformat.write(sample(), tmp_path / f"{stem}.ipynb")
+    assert Page(tmp_path / f"{stem}.ipynb", tmp_path).number == number
+    assert TAG.fullmatch(f"exercise:{number}.1") and not TAG.fullmatch(f"exercise:{number}x_.1")
 
 
 # ---- the tool ----------------------------------------------------------------------------------------------------

@@ -15,7 +15,9 @@ from tests.notebooks import ROOT, all_notebooks, code_cells, tags
 
 # The chapter that builds what a module ships.
 CHAPTERS = {"tokenizers": "ch02", "data": "ch02", "attention": "ch03", "gpt": "ch04", "generation": "ch04"}
-CHAPTERS |= {"training": "ch05"}
+CHAPTERS |= {"classification": "ch06", "instructions": "ch07"}
+CHAPTERS |= {"training": "ch05", "bpe": "bpe_from_scratch", "toy": "appendix_a", "lora": "appendix_e"}
+CHAPTERS |= {"preferences": "dpo_preference_tuning"}
 
 # Names that another notebook builds than the rest of their module.
 ELSEWHERE = {
@@ -37,6 +39,13 @@ EXEMPT = {
     "generate_batch": "for prompts of different lengths, on the cache",
     "generate_stream": "the loop behind generate, on the cache",
     "Progress": "a record: chapter 5 shows it",
+    "unmerge_lora": "merge_lora backwards, with checks; the notebook uses it",
+    "save_adapter": "tensors and a few numbers to a file; the notebook uses it",
+    "load_adapter": "the same backwards, with checks; the notebook uses it",
+    "answer_entries": "generate_batch for prompts of a style; chapter 7 uses it",
+    "masked_collate_fn": "its core is exercise 7.2",
+    "calc_loss_per_token": "chapter 5's calc_loss_loader with another weighting; chapter 7 uses it",
+    "save_responses": "entries to a JSON file; chapter 7 uses it",
     "training_steps": "the loop that chapter 5 writes in six lines, with what makes it resumable",
 }
 

@@ -28,11 +28,20 @@ REPOSITORY = Path(__file__).parent.parent
 PACKAGE = Path(helpers.__file__).parent
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 
-# What the syllabus names for chapters 2 to 4.
+# What the syllabus names, chapter by chapter.
 SYLLABUS = {
     2: ["SimpleTokenizerV1", "SimpleTokenizerV2", "GPTDatasetV1", "create_dataloader_v1"],
     3: ["SelfAttention_v1", "SelfAttention_v2", "CausalAttention", "MultiHeadAttentionWrapper", "MultiHeadAttention"],
     4: ["GPT_CONFIG_124M", "LayerNorm", "GELU", "FeedForward", "TransformerBlock", "GPTModel", "generate_text_simple"],
+    6: [
+        "create_balanced_dataset",
+        "random_split",
+        "SpamDataset",
+        "calc_accuracy_loader",
+        "train_classifier_simple",
+        "plot_values",
+        "classify_review",
+    ],
 }
 
 # Where a module comes from that is not named as its distribution, or that comes with another one.

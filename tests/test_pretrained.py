@@ -18,11 +18,14 @@ from helpers import (
     generate,
     generate_text_simple,
     gpt_config,
+    load_course_model,
     load_gpt2,
+    load_pretrained,
     load_weights_into_gpt,
     save_gpt2,
 )
 from helpers.pretrained import REPOSITORIES, fetch_gpt2, find_gpt2, read_gpt2
+from helpers.profiles import PROFILES
 from tests.tiny import CPU, TINY, lively_model, tiny_model, windows
 
 REPOSITORY = Path(__file__).parent.parent
@@ -67,6 +70,30 @@ def rewrite(folder, change):
     weights = load_file(folder / "model.safetensors")
     weights = {name: weight.clone() for name, weight in weights.items()}
     save_file(change(weights) or weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+class TestByProfile:
+    def test_quick(self, folder):
+        model, cfg, name = load_pretrained(PROFILES["quick"], "124M", folder.parent)
+        assert name == "the course model" and cfg == load_course_model()[1] and not model.training
+
+    def test_book(self, folder, capsys):
+        model, cfg, name = load_pretrained(PROFILES["book"], "124M", folder.parent)
+        assert (name, cfg["emb_dim"]) == ("GPT-2 124M", 24)
+        assert torch.equal(model.tok_emb.weight, load_gpt2("124M", folder.parent)[0].tok_emb.weight)
+        assert capsys.readouterr().out == ""
+
+    def test_book_without_weights(self, tmp_path, monkeypatch, capsys):
+        """The learner is told, in one line, and goes on."""
+
+        def refuse(*args, **options):
+            raise OSError("no route to host")
+
+        monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+        _, cfg, name = load_pretrained(PROFILES["book"], "355M", tmp_path)
+        assert (name, cfg["emb_dim"]) == ("the course model", 256)
+        out = capsys.readouterr().out
+        assert out.count("\n") == 1 and "355M" in out and "Going on with the course model." in out
 
 
 class TestReading:

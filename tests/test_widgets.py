@@ -54,6 +54,10 @@ class TestControls:
         assert widgets.choice("colour", ["blue", "red"], "red").value == "red"
         assert widgets.choice("colour", ["blue", "red"]).options == ("blue", "red")
 
+    def test_text(self):
+        line = widgets.text("word in the title")
+        assert (line.value, line.description) == ("", "word in the title")
+
     def test_no_warnings(self):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -96,4 +100,24 @@ class TestPlay:
     def test_a_control_that_draw_does_not_know(self, shown):
         with pytest.raises(TypeError, match="depth"):
             widgets.play(bar, alt=ALT, depth=widgets.slider("depth", 1, 9, 1, 3))
+        assert shown == []
+
+
+class TestBrowse:
+    def test_rewrites_when_a_control_changes(self, shown):
+        kind, word = widgets.choice("kind", ["book", "code"]), widgets.text("word")
+        widgets.browse(lambda kind, word: f"<p>{kind}: {word}</p>", alt=ALT, kind=kind, word=word)
+        ((bundle, options),) = shown
+        assert (bundle["text/plain"], options) == (ALT, {"raw": True})
+        view, page = picture_of(bundle)
+        assert view.children == (kind, word, page)
+        assert page.value == "<p>book: </p>"
+        word.value = "adam"
+        assert page.value == "<p>book: adam</p>"
+        kind.value = "code"
+        assert page.value == "<p>code: adam</p>"
+
+    def test_a_control_that_write_does_not_know(self, shown):
+        with pytest.raises(TypeError, match="depth"):
+            widgets.browse(lambda kind: kind, alt=ALT, depth=widgets.text("depth"))
         assert shown == []

@@ -5,8 +5,16 @@ Each chapter's checkers are in a module of their own; `EXERCISES` holds all of t
 
 from ._core import EXERCISES as EXERCISES
 from ._core import Verdict as Verdict
+from .appendix_a import *  # noqa: F403
+from .appendix_b import *  # noqa: F403
 from .appendix_d import *  # noqa: F403
+from .appendix_e import *  # noqa: F403
+from .bonus import *  # noqa: F403
+from .ch01 import *  # noqa: F403
 from .ch02 import *  # noqa: F403
 from .ch03 import *  # noqa: F403
 from .ch04 import *  # noqa: F403
 from .ch05 import *  # noqa: F403
+from .ch06 import *  # noqa: F403
+from .ch07 import *  # noqa: F403
+from .dpo import *  # noqa: F403

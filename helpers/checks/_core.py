@@ -138,7 +138,8 @@ def self_test(chapter: str, questions: Sequence[Question]) -> Callable[..., Verd
         unknown = [name for name in given if name not in names]
         if unknown or len(answers) > len(names):
             raise TypeError(f"self_test_{chapter} has the questions {', '.join(names)}")
-        return grade(f"Self-test {chapter.upper()}", questions, [given.get(name) for name in names])
+        title = f"Self-test {chapter.upper() if len(chapter) == 1 else chapter}"
+        return grade(title, questions, [given.get(name) for name in names])
 
     names = [f"q{number}" for number in range(1, len(questions) + 1)]
     grader.__name__ = grader.__qualname__ = f"self_test_{chapter}"

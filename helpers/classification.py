@@ -1,0 +1,215 @@
+"""Fine-tuning a GPT to sort texts into classes, such as spam and not spam (chapter 6).
+
+The classifier is a `GPTModel` whose output layer has been replaced by one with a row per class. It still answers at
+every position; `read_at` says at which one the answer is read. -1, the default, is the book's choice: the last
+position, padding or not. `last_real_token` finds the last token before the padding, so that the answer does not depend
+on how much padding there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from .training import evaluate_model, training_steps
+
+ReadAt = int | Callable[[torch.Tensor], torch.Tensor]
+
+
+def create_balanced_dataset(df: pd.DataFrame) -> pd.DataFrame:
+    """All spam and as many messages of ham, drawn with random_state=123 (section 6.2).
+
+    `df` has the columns Label ("ham" or "spam") and Text. Raises ValueError if it has not, if another label occurs, or
+    if there is no spam or less ham than spam.
+    """
+    if not {"Label", "Text"} <= set(df.columns):
+        raise ValueError(f"df has the columns {list(df.columns)}; Label and Text are wanted")
+    if not df["Label"].isin(["ham", "spam"]).all():
+        raise ValueError("df has labels other than ham and spam")
+    ham, spam = df[df["Label"] == "ham"], df[df["Label"] == "spam"]
+    if not 0 < len(spam) <= len(ham):
+        raise ValueError(f"df has {len(ham)} ham and {len(spam)} spam: there must be spam, and at least as much ham")
+    return pd.concat([ham.sample(len(spam), random_state=123), spam])
+
+
+def random_split(
+    df: pd.DataFrame, train_frac: float, validation_frac: float
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Training, validation and test part of a data frame, shuffled with random_state=123 (section 6.2).
+
+    The test part is what the two fractions leave. Raises ValueError if they are negative or sum to more than 1.
+    """
+    if train_frac < 0 or validation_frac < 0 or train_frac + validation_frac > 1:
+        raise ValueError(f"train_frac={train_frac}, validation_frac={validation_frac}: not negative, sum at most 1")
+    df = df.sample(frac=1, random_state=123).reset_index(drop=True)
+    train_end = int(len(df) * train_frac)
+    validation_end = train_end + int(len(df) * validation_frac)
+    return df[:train_end], df[train_end:validation_end], df[validation_end:]
+
+
+class SpamDataset(Dataset):
+    """Messages as rows of `max_length` token ids, with their labels (section 6.3).
+
+    `csv_file` has the columns Label (0 or 1) and Text. Longer messages are cut off, shorter ones filled up with
+    `pad_token_id`; without `max_length`, the longest message decides. Each item is (ids, label): int64 (T,) and ().
+
+    Raises ValueError if the columns are not there, if there is no row, for another label, and for an empty text.
+    """
+
+    def __init__(self, csv_file: Path | str, tokenizer: Any, max_length: int | None = None, pad_token_id: int = 50256):
+        self.data = pd.read_csv(csv_file, dtype={"Text": str}, keep_default_na=False)  # "NA" is a text, 3.50 too
+        missing = [column for column in ("Label", "Text") if column not in self.data.columns]
+        if missing or self.data.empty:
+            raise ValueError(f"{csv_file} has no {missing[0] + ' column' if missing else 'rows'}")
+        if not self.data["Label"].isin([0, 1]).all():
+            raise ValueError(f"{csv_file} has labels other than 0 and 1")
+        if max_length is not None and max_length < 1:
+            raise ValueError(f"max_length={max_length} must be at least 1")
+        encoded = [tokenizer.encode(text) for text in self.data["Text"]]
+        if not all(encoded):
+            raise ValueError(f"row {encoded.index([])} of {csv_file} has an empty text")
+        self.max_length = max_length or max(len(ids) for ids in encoded)
+        self.encoded_texts = [ids[: self.max_length] + [pad_token_id] * (self.max_length - len(ids)) for ids in encoded]
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.tensor(self.encoded_texts[index]), torch.tensor(int(self.data["Label"][index]))
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+
+def last_real_token(input_batch: torch.Tensor, pad_token_id: int = 50256) -> torch.Tensor:
+    """The position of each row's last token that is not padding: int64 (B, T) to (B,); 0 if all is padding.
+
+    Beyond the book. A causal model has seen the whole text there and none of the padding behind it.
+    """
+    positions = torch.arange(input_batch.shape[1], device=input_batch.device)  # (T,)
+    return (positions * (input_batch != pad_token_id)).amax(dim=1)
+
+
+def class_logits(
+    input_batch: torch.Tensor, model: torch.nn.Module, device: torch.device, read_at: ReadAt = -1
+) -> torch.Tensor:
+    """The classifier's scores for each class: int64 (B, T) to (B, classes) (section 6.5).
+
+    `read_at` is a position for all rows, or a function such as `last_real_token` that finds one for each.
+    """
+    input_batch = input_batch.to(device)
+    logits = model(input_batch)  # (B, T, classes)
+    if not callable(read_at):
+        return logits[:, read_at]
+    return logits[torch.arange(len(logits), device=device), read_at(input_batch)]
+
+
+def calc_loss_batch_classes(
+    input_batch: torch.Tensor,
+    target_batch: torch.Tensor,
+    model: torch.nn.Module,
+    device: torch.device,
+    read_at: ReadAt = -1,
+) -> torch.Tensor:
+    """Mean cross-entropy of a batch of texts (B, T) and their classes (B,), as a scalar (section 6.6).
+
+    The book calls it calc_loss_batch, as in chapter 5. Raises ValueError for a label that is not a class.
+    """
+    logits, labels = class_logits(input_batch, model, device, read_at), target_batch.to(device)  # (B, classes), (B,)
+    if labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise ValueError(f"target_batch has the label {labels.max()}; the model has {logits.shape[1]} classes")
+    return F.cross_entropy(logits, labels)
+
+
+def calc_accuracy_loader(
+    data_loader: DataLoader,
+    model: torch.nn.Module,
+    device: torch.device,
+    num_batches: int | None = None,
+    read_at: ReadAt = -1,
+) -> float:
+    """The share of right answers in the first `num_batches` batches (all, if None), from 0 to 1 (section 6.6).
+
+    The model is put into evaluation mode for this. Raises ValueError if there is no batch.
+    """
+    count = len(data_loader) if num_batches is None else min(num_batches, len(data_loader))
+    if count == 0:
+        raise ValueError(f"data_loader has {len(data_loader)} batches and num_batches={num_batches}: nothing to count")
+    right, total, was_training = 0, 0, model.training
+    model.eval()
+    with torch.no_grad():
+        for _, (input_batch, target_batch) in zip(range(count), data_loader, strict=False):
+            predicted = class_logits(input_batch, model, device, read_at).argmax(dim=-1)  # (B,)
+            right += (predicted == target_batch.to(device)).sum().item()
+            total += len(target_batch)
+    model.train(was_training)
+    return right / total
+
+
+def train_classifier_simple(
+    model: torch.nn.Module,
+    train_loader: DataLoader,
+    val_loader: DataLoader,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+    num_epochs: int,
+    eval_freq: int,
+    eval_iter: int | None,
+    read_at: ReadAt = -1,
+) -> tuple[list[float], list[float], list[float], list[float], int]:
+    """Train a classifier: losses every `eval_freq` updates, accuracies after each epoch (section 6.7).
+
+    Both are taken over `eval_iter` batches. Returns training losses, validation losses, training accuracies,
+    validation accuracies, and the number of examples seen. Interrupting ends the training and returns what there is.
+    """
+    loss_function = partial(calc_loss_batch_classes, read_at=read_at)
+    train_losses, val_losses, train_accs, val_accs, examples_seen = [], [], [], [], 0
+    try:
+        for progress in training_steps(model, train_loader, optimizer, device, num_epochs, loss_function):
+            examples_seen = progress.tokens_seen // len(train_loader.dataset[0][0])  # all rows have one length
+            step = progress.step - 1  # the first update is number 0
+            epoch = step // len(train_loader) + 1
+            if step % eval_freq == 0:
+                train_loss, val_loss = evaluate_model(model, train_loader, val_loader, device, eval_iter, loss_function)
+                train_losses.append(train_loss)
+                val_losses.append(val_loss)
+                print(f"Ep {epoch} (Step {step:06d}): Train loss {train_loss:.3f}, Val loss {val_loss:.3f}")
+            if progress.batch == 0:  # an epoch has ended
+                for loader, accuracies in ((train_loader, train_accs), (val_loader, val_accs)):
+                    accuracies.append(calc_accuracy_loader(loader, model, device, eval_iter, read_at))
+                print(f"Ep {epoch}: Training accuracy {train_accs[-1]:.2%}, Validation accuracy {val_accs[-1]:.2%}")
+    except KeyboardInterrupt:
+        print(f"Interrupted after {examples_seen} examples; the model keeps what it has learned.")
+    return train_losses, val_losses, train_accs, val_accs, examples_seen
+
+
+def classify_review(
+    text: str,
+    model: torch.nn.Module,
+    tokenizer: Any,
+    device: torch.device,
+    max_length: int | None = None,
+    pad_token_id: int = 50256,
+    read_at: ReadAt = -1,
+) -> str:
+    """ "spam" or "not spam" (section 6.8).
+
+    The text is cut to `max_length` tokens and to the model's context, and filled up with `pad_token_id` to
+    `max_length`. A model that was trained with padding and is read at the last position wants the `max_length` of its
+    training; without one, nothing is filled up. Raises ValueError for an empty text or a `max_length` below 1.
+    """
+    if max_length is not None and max_length < 1:
+        raise ValueError(f"max_length={max_length} must be at least 1")
+    ids = tokenizer.encode(text)
+    if not ids:
+        raise ValueError("text is empty: there is nothing to classify")
+    length = min(max_length or len(ids), model.pos_emb.weight.shape[0])
+    ids = ids[:length] + [pad_token_id] * (length - len(ids))
+    model.eval()
+    with torch.no_grad():
+        logits = class_logits(torch.tensor([ids]), model, device, read_at)  # (1, 2)
+    return "spam" if logits.argmax(dim=-1).item() == 1 else "not spam"

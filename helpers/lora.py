@@ -1,0 +1,262 @@
+"""LoRA, low-rank adaptation: training a small product of two matrices beside each frozen weight matrix (appendix E).
+
+After Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (2021), sections 4.1 and 4.2. An adapter is what
+such a training adds to a base model: a file of its own, merged into the weights or exchanged for another one. All
+adapters here have one rank and one alpha, and go beside linear layers only.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn as nn
+from safetensors.torch import save_file
+
+from .checkpoints import read_tensors, write_whole
+
+
+class LoRALayer(nn.Module):
+    """The product of two thin matrices, A (in_dim, rank) and B (rank, out_dim), times alpha / rank (section E.4).
+
+    Takes (..., in_dim), returns (..., out_dim). B begins at zero, and with it the output. A is drawn as published,
+    Kaiming-uniform with a = sqrt(5); PyTorch takes the second size for the number of inputs there, so its entries
+    lie within 1 / sqrt(rank), where peft, which keeps A transposed, draws them within 1 / sqrt(in_dim).
+
+    alpha / rank is the field's standard scale. The book's first printing multiplied by alpha alone: to repeat a run
+    made that way, give alpha times rank. Raises ValueError for a rank below 1 and for an alpha that is not positive.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, rank: int, alpha: float):
+        super().__init__()
+        if not isinstance(rank, int) or rank < 1:
+            raise ValueError(f"rank={rank!r} must be a whole number of at least 1")
+        if not 0 < alpha < math.inf:
+            raise ValueError(f"alpha={alpha!r} must be a positive number")
+        self.A = nn.Parameter(torch.empty(in_dim, rank))
+        nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
+        self.B = nn.Parameter(torch.zeros(rank, out_dim))
+        self.rank = rank
+        self.alpha = alpha
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.alpha / self.rank * (x @ self.A @ self.B)  # (..., out_dim)
+
+    def delta(self) -> torch.Tensor:
+        """The one matrix (in_dim, out_dim) that does the same."""
+        return self.alpha / self.rank * (self.A @ self.B)
+
+
+class LinearWithLoRA(nn.Module):
+    """A linear layer and a `LoRALayer` beside it; their outputs are added (section E.4).
+
+    Takes (..., in_dim), returns (..., out_dim): at first exactly what the linear layer returns.
+    """
+
+    def __init__(self, linear: nn.Linear, rank: int, alpha: float):
+        super().__init__()
+        self.linear = linear
+        self.lora = LoRALayer(linear.in_features, linear.out_features, rank, alpha).to(linear.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x) + self.lora(x)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The weight (out_dim, in_dim) of the one linear layer that does the same; gradients reach A and B."""
+        return self.linear.weight + self.lora.delta().T
+
+
+def lora_layers(model: nn.Module) -> dict[str, LinearWithLoRA]:
+    """The layers of a model that have LoRA, by name; they are known by what they hold, so your own class counts too."""
+    return {name: module for name, module in model.named_modules() if hasattr(module, "lora")}
+
+
+def put_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Let `module` take the place of the model's layer with a (dotted) name."""
+    parent, _, last = name.rpartition(".")
+    setattr(model.get_submodule(parent), last, module)
+
+
+def replace_linear_with_lora(
+    model: nn.Module, rank: int, alpha: float, targets: Sequence[str] | str | None = None
+) -> None:
+    """Give linear layers of a model LoRA, in place: all of them, or those that `targets` name (section E.4).
+
+    A target is a layer's name or some whole parts of it: "W_query" in every block, "att" for all four of attention's
+    layers, "trf_blocks.5" for a block, "out_head". What is trained is up to you: freeze the model's own parameters
+    first. Raises ValueError, before anything is changed, for a target that no linear layer has in its name, for a
+    model that has LoRA already, and as `LoRALayer`.
+    """
+    if lora_layers(model):
+        raise ValueError("model has LoRA layers already: begin with one that has none")
+    names = [name for name, module in model.named_modules() if name and isinstance(module, nn.Linear)]
+    if targets is not None:
+        targets = [targets] if isinstance(targets, str) else targets
+        for target in targets:
+            if not any(f".{target}." in f".{name}." for name in names):
+                raise ValueError(f"targets has {target!r}, which is in the name of no linear layer of the model")
+        names = [name for name in names if any(f".{target}." in f".{name}." for target in targets)]
+    if not names:
+        raise ValueError("there is no linear layer to give LoRA to")
+    for name in names:
+        put_module(model, name, LinearWithLoRA(model.get_submodule(name), rank, alpha))
+
+
+@torch.no_grad()
+def merge_lora(model: nn.Module) -> dict[str, LoRALayer]:
+    """Add each LoRA product to the weight it stands beside, in place; returns what was merged, by layer (section E.5).
+
+    The model is then built of plain linear layers again, and so are its files. Weights that were shared with another
+    layer, as GPT-2's output layer with the embedding, are not shared any more. Raises ValueError for a model without
+    LoRA, or one whose weights are in 8 bits.
+    """
+    layers = lora_layers(model)
+    if not layers:
+        raise ValueError("model has no LoRA layers to merge")
+    if not all(isinstance(layer.linear, nn.Linear) for layer in layers.values()):
+        raise ValueError("model has weights in 8 bits: merge first, then quantize")
+    for name, layer in layers.items():
+        linear = copy.deepcopy(layer.linear)  # the frozen layer itself may serve other adapters
+        linear.weight.copy_(layer.weight)
+        put_module(model, name, linear)
+    return {name: layer.lora for name, layer in layers.items()}
+
+
+@torch.no_grad()
+def unmerge_lora(model: nn.Module, merged: dict[str, LoRALayer]) -> None:
+    """Take out again what `merge_lora` put into a model and returned: the product is subtracted and stands beside.
+
+    The weights are the former ones to rounding. Raises ValueError, before anything is changed, if a layer does not fit.
+    """
+    linears = {name: _fitting(model, name, lora.A, lora.B) for name, lora in merged.items()}
+    for name, lora in merged.items():
+        linear = copy.deepcopy(linears[name])
+        linear.weight.sub_(lora.delta().T)
+        put_module(model, name, _beside(linear, lora))
+
+
+def save_adapter(model: nn.Module, path: Path | str, also: Sequence[str] = ()) -> None:
+    """Write a model's adapter to a safetensors file: A and B of each layer; rank, alpha and targets as its metadata.
+
+    `also` names linear layers that the base model does not have in this form, such as a classifier's "out_head"; they
+    are written whole. Raises ValueError if the model has no LoRA, or no linear layer of such a name.
+    """
+    model = getattr(model, "_orig_mod", model)  # compiled models have longer names
+    layers = lora_layers(model)
+    if not layers:
+        raise ValueError("model has no LoRA layers to save")
+    tensors = {}
+    for name, layer in layers.items():
+        tensors |= {f"{name}.lora.A": layer.lora.A, f"{name}.lora.B": layer.lora.B}
+    modules = dict(model.named_modules())
+    for name in also:
+        module = modules.get(name)
+        linear = module.linear if name in layers else module
+        if not isinstance(linear, nn.Linear):
+            raise ValueError(f"also has {name!r}, which is no linear layer of the model")
+        tensors |= {f"{name}.{part}": values for part, values in linear.state_dict().items()}
+    tensors = {name: values.detach().cpu().contiguous() for name, values in tensors.items()}
+    sizes = {(layer.lora.rank, layer.lora.alpha) for layer in layers.values()}
+    if len(sizes) > 1:
+        raise ValueError(f"an adapter has one rank and one alpha; this model's layers have {sorted(sizes)}")
+    [(rank, alpha)] = sizes
+    settings = {"rank": rank, "alpha": alpha, "targets": list(layers), "also": list(also)}
+    write_whole(path, lambda temporary: save_file(tensors, temporary, metadata={"lora": json.dumps(settings)}))
+
+
+@torch.no_grad()
+def load_adapter(model: nn.Module, path: Path | str) -> dict[str, Any]:
+    """Put an adapter that `save_adapter` wrote onto its base model, in place; returns rank, alpha, targets and also.
+
+    Raises FileNotFoundError, or ValueError, before anything is changed, if the file is damaged or not an adapter, if it
+    belongs to another model, or if the model has LoRA already.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} is not there")
+    if lora_layers(model):
+        raise ValueError("model has LoRA layers already: begin with one that has none")
+    try:
+        tensors, metadata = read_tensors(path)
+        settings = json.loads(metadata["lora"])
+        pairs = {name: (tensors[f"{name}.lora.A"], tensors[f"{name}.lora.B"]) for name in settings["targets"]}
+        heads = {name: (tensors[f"{name}.weight"], tensors.get(f"{name}.bias")) for name in settings["also"]}
+        rank, alpha = settings["rank"], settings["alpha"]
+        if any((a.shape[1], b.shape[0]) != (rank, rank) for a, b in pairs.values()):
+            raise ValueError(f"its matrices are not of rank {rank}")
+    except Exception as error:
+        reason = " ".join((str(error) or type(error).__name__).split())
+        raise ValueError(f"{path} is not an adapter's file, or it is damaged ({reason[:120]})") from None
+    new: dict[str, nn.Module] = {}
+    with torch.random.fork_rng(devices=[]):  # what the layers draw is overwritten
+        for name, (weight, bias) in heads.items():
+            old = _fitting(model, name, weight.T, None)
+            new[name] = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None).to(old.weight)
+            new[name].load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
+        for name, (a, b) in pairs.items():
+            layer = LinearWithLoRA(_fitting(model, name, a, b, new.get(name)), rank, alpha)
+            layer.lora.load_state_dict({"A": a, "B": b})
+            new[name] = layer
+    for name, module in new.items():
+        put_module(model, name, module)
+    return settings
+
+
+class Adapters:
+    """Several adapters on one frozen base model, of which one, or none, is in use at a time (section E.5).
+
+    The base is the model as it is when this is made. `keep(name)` remembers, under a name, the linear layers that were
+    exchanged since (LoRA layers, a new head); `use(name)` puts them back, `use()` gives the base alone. No weight is
+    copied. Raises ValueError for a model that has LoRA already, for a name that was not kept, and when `use` would
+    throw away layers that were not kept.
+    """
+
+    def __init__(self, model: nn.Module):
+        if lora_layers(model):
+            raise ValueError("model has LoRA layers already: begin with one that has none")
+        self.model = model
+        self.base = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+        self.kept: dict[str, dict[str, nn.Module]] = {}
+
+    def changed(self) -> dict[str, nn.Module]:
+        """The linear layers that are not the base's at the moment, by name."""
+        now = {name: self.model.get_submodule(name) for name in self.base}
+        return {name: module for name, module in now.items() if module is not self.base[name]}
+
+    def keep(self, name: str) -> None:
+        self.kept[name] = self.changed()
+
+    def use(self, name: str | None = None) -> None:
+        if name is not None and name not in self.kept:
+            raise ValueError(f"name={name!r} was not kept; there are {', '.join(self.kept) or 'no adapters'}")
+        if self.changed() and self.changed() not in self.kept.values():
+            raise ValueError("the layers on the model would be lost: keep them under a name first")
+        for place, module in (self.base | self.kept.get(name, {})).items():
+            put_module(self.model, place, module)
+
+
+def _fitting(
+    model: nn.Module, name: str, a: torch.Tensor, b: torch.Tensor | None, linear: nn.Linear | None = None
+) -> nn.Linear:
+    """The model's linear layer of a name, or `linear` in its stead, if its sizes are those of A and B."""
+    linear = linear or dict(model.named_modules()).get(name)
+    if not isinstance(linear, nn.Linear):
+        raise ValueError(f"the adapter is for another model: this one has no linear layer {name}")
+    given = (a.shape[0], linear.out_features if b is None else b.shape[1])
+    if given != (linear.in_features, linear.out_features):
+        sizes = f"from {linear.in_features} to {linear.out_features} here, from {given[0]} to {given[1]} there"
+        raise ValueError(f"the adapter is for another model: {name} goes {sizes}")
+    return linear
+
+
+def _beside(linear: nn.Linear, lora: LoRALayer) -> LinearWithLoRA:
+    """A linear layer with a LoRA layer that exists already."""
+    with torch.random.fork_rng(devices=[]):
+        layer = LinearWithLoRA(linear, lora.rank, lora.alpha)
+    layer.lora = lora
+    return layer

@@ -1,0 +1,188 @@
+"""Appendix A's network, data set and accuracy, its published numbers, and the graph that is drawn of a computation."""
+
+import pickle
+import time
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader
+
+from helpers import NeuralNetwork, ToyDataset, compute_accuracy
+from helpers.figures import pytorch as figures
+from helpers.toy import SlowDataset
+
+X = torch.tensor([[-1.2, 3.1], [-0.9, 2.9], [-0.5, 2.6], [2.3, -1.1], [2.7, -1.5]])
+Y = torch.tensor([0, 0, 0, 1, 1])
+
+
+@pytest.fixture(autouse=True)
+def figures_closed():
+    yield
+    plt.close("all")
+
+
+class Constant(torch.nn.Module):
+    """Gives class 1 the highest logit, and remembers in which mode it was asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = torch.nn.Parameter(torch.tensor([0.0, 2.0, 1.0]))
+        self.modes = []
+
+    def forward(self, x):
+        self.modes.append((self.training, torch.is_grad_enabled()))
+        return self.bias.expand(len(x), 3)
+
+
+def trained():
+    loader = DataLoader(ToyDataset(X, Y), batch_size=2, shuffle=True, drop_last=True)
+    torch.manual_seed(123)
+    model = NeuralNetwork(2, 2)
+    optimizer, losses = torch.optim.SGD(model.parameters(), lr=0.5), []
+    for _ in range(3):
+        for features, labels in loader:
+            loss = F.cross_entropy(model(features), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    return model, losses
+
+
+class TestNeuralNetwork:
+    def test_parameters(self):
+        assert sum(p.numel() for p in NeuralNetwork(50, 3).parameters()) == 2213
+        assert sum(p.numel() for p in NeuralNetwork(2, 2).parameters()) == 752
+
+    def test_published_numbers(self):
+        torch.manual_seed(123)
+        model = NeuralNetwork(50, 3)
+        assert model.layers[0].weight[0, :3].tolist() == pytest.approx([-0.0577, 0.0047, -0.0702], abs=5e-5)
+        torch.manual_seed(123)
+        logits = model(torch.rand((1, 50)))
+        assert logits[0].tolist() == pytest.approx([-0.1262, 0.1080, -0.1792], abs=5e-5)
+        assert torch.softmax(logits, dim=1)[0].tolist() == pytest.approx([0.3113, 0.3934, 0.2952], abs=5e-5)
+
+    def test_against_products_of_matrices(self):
+        model, x = NeuralNetwork(4, 3), torch.randn(6, 4)
+        first, second, third = model.layers[0], model.layers[2], model.layers[4]
+        hidden = (x @ first.weight.T + first.bias).relu()
+        hidden = (hidden @ second.weight.T + second.bias).relu()
+        torch.testing.assert_close(model(x), hidden @ third.weight.T + third.bias)
+
+    def test_published_losses(self):
+        model, losses = trained()
+        assert [round(loss, 2) for loss in losses] == [0.75, 0.65, 0.44, 0.13, 0.03, 0.00]
+        assert compute_accuracy(model, DataLoader(ToyDataset(X, Y), batch_size=2)) == 1.0
+
+
+class TestToyDataset:
+    def test_serves_examples(self):
+        dataset = ToyDataset(X, Y)
+        assert len(dataset) == 5
+        features, label = dataset[3]
+        assert torch.equal(features, X[3])
+        assert label == 1
+
+    def test_lengths_must_agree(self):
+        with pytest.raises(ValueError, match="5 examples and y has 4 labels"):
+            ToyDataset(X, Y[:4])
+
+    def test_slow_data_set(self):
+        dataset = SlowDataset(ToyDataset(X, Y), delay=0.02)
+        start = time.perf_counter()
+        assert torch.equal(dataset[2][0], X[2])
+        assert time.perf_counter() - start >= 0.02
+        assert len(dataset) == 5
+
+    def test_workers_can_receive_it(self):
+        """A fresh process gets a data set by pickle, which finds classes of modules only."""
+        again = pickle.loads(pickle.dumps(SlowDataset(ToyDataset(X, Y), delay=0.0)))
+        assert torch.equal(again[4][0], X[4])
+
+    def test_workers(self):
+        loader = DataLoader(ToyDataset(X, Y), batch_size=2, num_workers=2)
+        assert torch.equal(torch.cat([features for features, _ in loader]), X)
+
+
+class TestComputeAccuracy:
+    def test_weights_by_examples_not_by_batches(self):
+        labels = torch.tensor([1, 1, 1, 0, 0])
+        loader = DataLoader(ToyDataset(X, labels), batch_size=3)  # batches with 3 of 3 and 0 of 2 right
+        assert compute_accuracy(Constant(), loader) == pytest.approx(3 / 5)
+
+    @pytest.mark.parametrize("training", [True, False])
+    def test_mode_is_put_back(self, training):
+        model = Constant().train(training)
+        compute_accuracy(model, DataLoader(ToyDataset(X, Y), batch_size=2))
+        assert model.training is training
+        assert set(model.modes) == {(False, False)}
+
+    def test_no_batch(self):
+        with pytest.raises(ValueError, match="no batch"):
+            compute_accuracy(Constant(), DataLoader(ToyDataset(X, Y), batch_size=9, drop_last=True))
+
+
+class TestGraph:
+    """The picture of a graph holds every node that autograd made, and nothing else."""
+
+    def texts(self, fig):
+        return [text.get_text() for text in fig.axes[0].texts if text.get_text()]
+
+    def example(self):
+        w, b = torch.tensor([2.2], requires_grad=True), torch.tensor([0.0], requires_grad=True)
+        u = torch.tensor([1.1]) * w
+        z = u + b
+        a = torch.sigmoid(z)
+        loss = F.binary_cross_entropy(a, torch.tensor([1.0]))
+        return {"w1": w, "b": b, "u": u, "z": z, "a": a, "loss": loss}
+
+    def test_every_node_once(self):
+        names = self.example()
+        texts = self.texts(figures.graph(names["loss"], names))
+        kinds = sorted(text.replace("\n", "") for text in texts if "=" not in text)
+        nodes = ["AccumulateGrad"] * 2 + ["AddBackward0", "BinaryCrossEntropyBackward0", "MulBackward0"]
+        assert kinds == [*nodes, "SigmoidBackward0"]
+        assert "w1 = 2.2000" in texts
+        assert "loss = 0.0852" in texts
+
+    def test_gradients_after_backward(self):
+        names = self.example()
+        assert not any("grad " in text for text in self.texts(figures.graph(names["loss"], names)))
+        names["z"].retain_grad()
+        names["loss"].backward()
+        texts = self.texts(figures.graph(names["loss"], names))
+        assert sorted(text for text in texts if text.startswith("grad")) == ["grad −0.0817"] * 2 + ["grad −0.0898"]
+
+    @pytest.mark.parametrize("down", [True, False])
+    def test_boxes_do_not_overlap(self, down):
+        model = NeuralNetwork(2, 2)
+        loss = F.cross_entropy(model(X), Y)
+        fig = figures.graph(loss, dict(model.named_parameters()), down=down)
+        boxes = [patch.get_window_extent() for patch in fig.axes[0].patches if hasattr(patch, "get_boxstyle")]
+        boxes = [box for box in boxes if box.width > 20]
+        assert len(boxes) == 6 + 3 + 3 + 2 + 2  # leaves, transposes, products, bends, the two of cross-entropy
+        for k, one in enumerate(boxes):
+            assert not any(one.overlaps(other) for other in boxes[:k])
+
+    def test_a_tensor_used_twice_is_one_box(self):
+        w = torch.tensor(3.0, requires_grad=True)
+        square = w * w
+        texts = self.texts(figures.graph(square * w, {"w": w, "square": square}))
+        assert sum("w = 3" in text for text in texts) == 1
+
+    def test_no_graph(self):
+        with pytest.raises(ValueError, match="no grad_fn"):
+            figures.graph(torch.tensor(1.0), {})
+
+
+class TestLoading:
+    @pytest.mark.parametrize(
+        ("load", "train", "workers", "total"),
+        [(2, 1, 0, 18), (2, 1, 1, 13), (2, 1, 2, 8), (2, 1, 4, 8), (1, 3, 1, 19)],
+    )
+    def test_schedule(self, load, train, workers, total):
+        fig = figures.loading(load, train, workers)
+        assert fig.axes[0].get_title(loc="left") == f"6 batches in {total} seconds"

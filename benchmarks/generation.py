@@ -158,7 +158,7 @@ def run(rounds: int = 5) -> str:
     theirs, ours = models()
     parts = [
         one_prompt(theirs, ours, rounds),
-        several_prompts(ours, max(1, rounds // 2)),
+        several_prompts(ours, max(2, rounds // 2)),
         along_the_text(ours),
         quality(),
     ]

@@ -65,20 +65,20 @@ def few_rows(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:
     """What `linear(x)` gives, faster when x (..., d_in) has up to 24 rows in float32 on a CPU, as when generating.
 
     PyTorch's matrix product is made for many rows: it first brings the weights into another order, and for one row some
-    processors use one core alone. A batch of small products, each with 32 of the outputs, takes half the time; for up
+    processors use one core alone. A batch of small products, each with 16 of the outputs, takes half the time; for up
     to 4 rows it is quicker with the weights on the left. Small matrices gain nothing.
     """
     rows, weight, bias = x.numel() // x.shape[-1], linear.weight, linear.bias
     if not (rows <= 24 and x.dtype == torch.float32 and x.device.type == "cpu" and weight.numel() >= 2**18):
         return F.linear(x, weight, bias)
-    blocks, flat = len(weight) // 32, x.reshape(rows, -1)  # (rows, d_in)
-    small = weight[: blocks * 32].view(blocks, 32, -1)  # (blocks, 32, d_in)
+    blocks, flat = len(weight) // 16, x.reshape(rows, -1)  # (rows, d_in)
+    small = weight[: blocks * 16].view(blocks, 16, -1)  # (blocks, 16, d_in)
     if rows <= 4:
-        out = torch.bmm(small, flat.T.expand(blocks, -1, -1)).view(-1, rows).T  # (rows, blocks * 32)
+        out = torch.bmm(small, flat.T.expand(blocks, -1, -1)).view(-1, rows).T  # (rows, blocks * 16)
     else:
         out = torch.bmm(flat.expand(blocks, -1, -1), small.transpose(1, 2)).transpose(0, 1).reshape(rows, -1)
-    if blocks * 32 < len(weight):
-        out = torch.cat((out, flat @ weight[blocks * 32 :].T), dim=1)  # (rows, d_out)
+    if blocks * 16 < len(weight):
+        out = torch.cat((out, flat @ weight[blocks * 16 :].T), dim=1)  # (rows, d_out)
     out = out if bias is None else out + bias
     return out.reshape(*x.shape[:-1], len(weight))
 

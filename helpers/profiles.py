@@ -34,7 +34,7 @@ PROFILES = {
         name="quick",
         pretraining_text="story",
         pretraining_config=gpt_config("124M", context_length=128, emb_dim=128, n_heads=4, n_layers=4),
-        pretraining_epochs=11,
+        pretraining_epochs=10,
         pretraining_lr=3e-3,
         pretraining_eval_freq=20,
         messages="messages",

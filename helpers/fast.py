@@ -86,7 +86,7 @@ def few_rows(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:
 def quick(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """What `module(x)` gives, fast for a few rows: for exactly the course's classes and `nn.Linear`, hooks aside.
 
-    Any other module (LoRA, 8-bit weights, a layer of your own) is called as it is.
+    Any other module (LoRA, weights of fewer bits, a layer of your own) is called as it is.
     """
     kind = type(module)
     if kind is nn.Linear:

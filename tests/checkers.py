@@ -8,7 +8,14 @@ from typing import Any
 import torch
 
 from helpers import checks
-from helpers.checks._core import Question
+from helpers.checks._core import Question, Verdict
+
+
+def fails(verdict: Verdict, *words: str) -> None:
+    """A verdict on a wrong answer, with these words in it."""
+    assert verdict.passed is False, verdict
+    for word in words:
+        assert word in verdict.message, verdict.message
 
 
 def accepts(number: str, answer: Any) -> None:
@@ -21,8 +28,7 @@ def accepts(number: str, answer: Any) -> None:
 def refuses(number: str, answer: Any, aim: str, giveaways: Iterable[str]) -> None:
     """A wrong answer gets the hint with `aim` in it, which gives nothing away."""
     verdict = checks.EXERCISES[number](answer)
-    assert verdict.passed is False, verdict
-    assert aim in verdict.message, verdict
+    fails(verdict, aim)
     for giveaway in giveaways:
         assert giveaway not in verdict.message
 
@@ -39,9 +45,7 @@ def survives_an_error(number: str) -> None:
     def broken(*_):
         raise RuntimeError("shapes do not fit")
 
-    verdict = checks.EXERCISES[number](broken)
-    assert verdict.passed is False
-    assert "shapes do not fit" in verdict.message
+    fails(checks.EXERCISES[number](broken), "shapes do not fit")
 
 
 def leaves_the_seed_alone(number: str, answer: Any) -> None:

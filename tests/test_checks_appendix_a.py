@@ -12,15 +12,10 @@ import torch.nn.functional as F
 
 from helpers import checks
 from helpers.checks import appendix_a
+from tests.checkers import fails
 
 HERE = sys.version.split()[0]
 TORCH = str(torch.__version__)
-
-
-def fails(verdict, *words: str) -> None:
-    assert verdict.passed is False, verdict
-    for word in words:
-        assert word in verdict.message, verdict.message
 
 
 @pytest.mark.parametrize("number", range(1, 9))

@@ -12,12 +12,7 @@ import torch.nn as nn
 from helpers import GPT_CONFIG_124M, GPT_SIZES, GPTModel, TransformerBlock, checks, gpt_config
 from helpers.checks import ch04
 from helpers.figures import gpt as figures
-
-
-def fails(verdict, *words: str) -> None:
-    assert verdict.passed is False, verdict
-    for word in words:
-        assert word in verdict.message, verdict.message
+from tests.checkers import fails
 
 
 @pytest.mark.parametrize("number", range(7))

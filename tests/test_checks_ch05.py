@@ -12,14 +12,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from helpers import GPT_SIZES, GPTModel, calc_loss_loader, checks, gpt_config, load_checkpoint, training_steps
 from helpers.checks import ch05
 from helpers.figures import pretraining as figures
+from tests.checkers import fails
 
 CPU = torch.device("cpu")
-
-
-def fails(verdict, *words: str) -> None:
-    assert verdict.passed is False, verdict
-    for word in words:
-        assert word in verdict.message, verdict.message
 
 
 @pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 6, 7])

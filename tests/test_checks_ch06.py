@@ -10,12 +10,7 @@ import torch
 
 from helpers import checks
 from helpers.checks import ch06
-
-
-def fails(verdict, *words: str) -> None:
-    assert verdict.passed is False, verdict
-    for word in words:
-        assert word in verdict.message, verdict.message
+from tests.checkers import fails
 
 
 @pytest.mark.parametrize("number", range(5))

@@ -10,12 +10,7 @@ import torch
 from helpers import checks, replace_linear_with_lora
 from helpers.checks import ch07
 from helpers.instructions import format_input, format_phi3
-
-
-def fails(verdict, *words: str) -> None:
-    assert verdict.passed is False, verdict
-    for word in words:
-        assert word in verdict.message, verdict.message
+from tests.checkers import fails
 
 
 @pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 5])

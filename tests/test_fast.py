@@ -77,7 +77,7 @@ class TestFusing:
 
 class TestQuick:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-    @pytest.mark.parametrize("outputs", [24, 512, 545, 1056])  # of the last three, the last columns of 545 are a rest
+    @pytest.mark.parametrize("outputs", [24, 512, 545, 1056])  # 545 is no multiple of 16
     @pytest.mark.parametrize("bias", [True, False])
     def test_few_rows(self, dtype, outputs, bias):
         torch.manual_seed(1)

@@ -7,13 +7,15 @@ median beside them shows how much it did.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import platform
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -60,6 +62,31 @@ def rates(seconds: dict[str, list[float]], tokens: int | dict[str, int], peer: s
         rate, usual = count[name] / best(taken), count[name] / middle(taken)
         rows.append((name, f"{rate:,.1f}", f"{usual:,.1f}", f"{by_best:.2f}", f"{by_median:.2f}"))
     return table(("", "tokens/s, best", "tokens/s, median", "ratio (best)", "ratio (median)"), rows)
+
+
+@contextmanager
+def process(make_steps: Callable[[], Iterator]) -> Iterator[Callable[[], object]]:
+    """A function that runs one step of `make_steps()` in a process of its own, and waits for it."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    child = context.Process(target=_serve, args=(make_steps, theirs), daemon=True)
+    child.start()
+    theirs.close()
+
+    def step() -> object:
+        ours.send("step")
+        return ours.recv()
+
+    yield step
+    ours.send("end")
+    child.join()
+
+
+def _serve(make_steps: Callable[[], Iterator], pipe) -> None:
+    steps = make_steps()
+    while pipe.recv() == "step":
+        next(steps)
+        pipe.send("done")
 
 
 def in_subprocess(code: str) -> list[float]:

@@ -7,7 +7,9 @@ stay what they are, and in float32 so do the results, to rounding. Weights in fe
 
 from __future__ import annotations
 
+import ctypes
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +34,13 @@ class FusedMultiHeadAttention(MultiHeadAttention):
         keys = self.W_key(x).view(split).transpose(1, 2)  # (B, H, T, D)
         values = self.W_value(x).view(split).transpose(1, 2)  # (B, H, T, D)
         dropout = self.dropout.p if self.training else 0.0
-        context = F.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout, is_causal=True)
+        if dropout and x.device.type == "cpu":  # there PyTorch's own would draw its mask slowly
+            with torch.autocast("cpu", enabled=False):  # which would turn the weights into float32
+                scores = queries * self.head_dim**-0.5 @ keys.transpose(2, 3)  # (B, H, T, T)
+                scores = scores.masked_fill(self.mask[:num_tokens, :num_tokens], -torch.inf)
+                context = self.dropout(torch.softmax(scores, dim=-1)) @ values  # (B, H, T, D)
+        else:
+            context = F.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout, is_causal=True)
         return self.out_proj(context.transpose(1, 2).reshape(batch, num_tokens, self.d_out))
 
 
@@ -50,7 +58,27 @@ class FusedGELU(GELU):
         return F.gelu(x, approximate="tanh")
 
 
-_FUSED = {MultiHeadAttention: FusedMultiHeadAttention, LayerNorm: FusedLayerNorm, GELU: FusedGELU}
+class FusedDropout(nn.Dropout):
+    """`nn.Dropout` that spends 16 random bits on a number, where PyTorch's spends 64 on a CPU: up to ten times as fast.
+
+    The share of zeros is p to the nearest 1/65,536. The masks are others than PyTorch's for the same seed.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        dropped = round(self.p * 2**16)  # of the 2**16 values that 16 bits can have
+        if not self.training or x.device.type != "cpu" or dropped in (0, 2**16):
+            return super().forward(x)
+        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)  # 64 bits each
+        kept = bits.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 2**15
+        return x * (kept.to(x.dtype) * (2**16 / (2**16 - dropped)))
+
+
+_FUSED = {
+    MultiHeadAttention: FusedMultiHeadAttention,
+    LayerNorm: FusedLayerNorm,
+    GELU: FusedGELU,
+    nn.Dropout: FusedDropout,
+}
 
 
 def fuse(model: torch.nn.Module) -> torch.nn.Module:
@@ -109,6 +137,19 @@ def hidden_states(model: GPTModel, in_idx: torch.Tensor) -> torch.Tensor:
     return model.final_norm(model.trf_blocks(x))
 
 
+def keep_freed_memory() -> None:
+    """Let this process keep up to 2 GiB of what it frees, for its next allocation (Linux; elsewhere nothing happens).
+
+    The C library hands large blocks back to the system when they are freed, and the system clears every page of them
+    before it gives them out again. Training frees and allocates the same blocks in each step.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:  # it is there in glibc
+        trim_threshold, mmap_threshold = -1, -3  # as numbered in malloc.h
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(mmap_threshold, 2**31 - 1)
+
+
 def speed_up(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -121,6 +162,7 @@ def speed_up(
     The model is fused, AdamW becomes fused too if it has not begun yet, and losses are computed under bfloat16
     autocast where that is native. `chunked` says that it is the language-model loss, which is then taken in chunks.
     """
+    keep_freed_memory()
     fuse(model)
     if isinstance(optimizer, torch.optim.AdamW) and not optimizer.state:
         for group in optimizer.param_groups:

@@ -1,6 +1,8 @@
 """The fast path: the same outputs and gradients as the plain classes, the chunked loss, and when it falls back."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch.testing import assert_close
 import helpers.fast
 from helpers import GELU, GPTModel, LayerNorm, MultiHeadAttention, calc_loss_batch, fuse, training_steps
 from helpers.device import bfloat16_is_native
-from helpers.fast import SoftmaxLoss, few_rows, hidden_states, quick, speed_up
+from helpers.fast import FusedDropout, SoftmaxLoss, few_rows, hidden_states, quick, speed_up
 from tests.tiny import CPU, TINY, lively_model, loader, tiny_model, windows
 
 
@@ -66,6 +68,19 @@ class TestFusing:
         mean = torch.stack([attention.train()(x) for _ in range(4000)]).mean(dim=0)
         assert_close(mean, expected, rtol=0, atol=0.03)
 
+    def test_attention_with_dropout_is_that_of_chapter_3(self):
+        """With the same masks, outputs and gradients are the same."""
+        results = []
+        for change in (lambda attention: fuse(torch.nn.Sequential(attention))[0], lambda attention: attention):
+            torch.manual_seed(1)
+            plain = MultiHeadAttention(8, 8, 6, dropout=0.3, num_heads=2)
+            plain.dropout = FusedDropout(0.3)
+            x = torch.randn(3, 5, 8, requires_grad=True)
+            y = change(plain).train()(x)
+            y.square().sum().backward()
+            results.append((y, x.grad))
+        assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)
+
     def test_too_long(self):
         with pytest.raises(ValueError, match="tokens, but context_length is 16"):
             fuse(tiny_model()).trf_blocks(torch.zeros(1, 17, TINY["emb_dim"]))
@@ -73,6 +88,39 @@ class TestFusing:
     def test_hidden_states(self):
         model, ids = lively_model(2), windows(2)[0]
         assert_close(model.out_head(hidden_states(model, ids)), model(ids), rtol=1e-6, atol=1e-6)
+
+
+class TestDropout:
+    @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_share_and_scale(self, p, dtype):
+        torch.manual_seed(1)
+        out = FusedDropout(p)(torch.ones(300, 1000, dtype=dtype))
+        assert out.dtype == dtype
+        assert out.unique().tolist() == pytest.approx([0, 1 / (1 - p)], rel=1e-4 if dtype == torch.float32 else 4e-3)
+        share = (out == 0).float()
+        assert share.mean().item() == pytest.approx(p, abs=0.004)
+        assert share.mean(dim=0).std().item() == pytest.approx(math.sqrt(p * (1 - p) / 300), rel=0.1)
+        assert share.mean(dim=1).std().item() == pytest.approx(math.sqrt(p * (1 - p) / 1000), rel=0.15)
+
+    def test_masks_come_from_the_random_state(self):
+        layer, x = FusedDropout(0.5), torch.ones(50, 7)  # 350 is no multiple of 4
+        torch.manual_seed(3)
+        first, second = layer(x), layer(x)
+        torch.manual_seed(3)
+        assert torch.equal(layer(x), first) and torch.equal(layer(x), second) and not torch.equal(first, second)
+
+    def test_gradients_pass_where_numbers_did(self):
+        x = torch.rand(40, 5, requires_grad=True)
+        out = FusedDropout(0.4)(x)
+        out.sum().backward()
+        assert_close(x.grad * x, out)
+        assert 0 < (x.grad == 0).sum() < 200
+
+    def test_nothing_and_everything(self):
+        x = torch.rand(100)
+        assert torch.equal(FusedDropout(0.0)(x), x) and torch.equal(FusedDropout(0.5).eval()(x), x)
+        assert not FusedDropout(1.0)(x).any()
 
 
 class TestQuick:
@@ -302,3 +350,29 @@ class TestSpeedUp:
 
 def test_this_processor_is_asked():
     assert isinstance(bfloat16_is_native("cpu"), bool)
+
+
+FREED_MEMORY = """
+import resource, sys, torch
+from helpers.fast import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.ones(25_000_000)  # 100 MB, freed at once
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+first = faults()
+keep_freed_memory()
+for _ in range(4):  # until a block is there into which the next one fits
+    faults()
+print(first, faults())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it does nothing")
+def test_freed_memory_is_kept():
+    """In a process of its own, since nothing undoes it: pages that the system had to hand out."""
+    done = subprocess.run([sys.executable, "-c", FREED_MEMORY], capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert before > 1000 and after < before / 20

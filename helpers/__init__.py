@@ -60,7 +60,7 @@ from .lora import (
 )
 from .pretrained import download_and_load_gpt2, load_gpt2, load_pretrained, load_weights_into_gpt, save_gpt2
 from .profiles import PROFILES, Profile, get_profile
-from .quantization import quantize_int8, to_bfloat16
+from .quantization import pack_weights, quantize_int8, to_bfloat16
 from .tokenizers import SimpleTokenizerV1, SimpleTokenizerV2, get_tokenizer, split_text
 from .toy import NeuralNetwork, ToyDataset, compute_accuracy
 from .training import (
@@ -183,6 +183,7 @@ __all__ = [
     "lora_layers",
     "masked_collate_fn",
     "merge_lora",
+    "pack_weights",
     "plot_losses",
     "plot_values",
     "preference_collate_fn",

@@ -99,7 +99,7 @@ def few_rows(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:
     rows, weight, bias = x.numel() // x.shape[-1], linear.weight, linear.bias
     if not (rows <= 24 and x.dtype == torch.float32 and x.device.type == "cpu" and weight.numel() >= 2**18):
         return F.linear(x, weight, bias)
-    blocks, flat = len(weight) // 16, x.reshape(rows, -1)  # (rows, d_in)
+    blocks, flat = len(weight) // 16, x.reshape(rows, -1).contiguous()  # (rows, d_in)
     small = weight[: blocks * 16].view(blocks, 16, -1)  # (blocks, 16, d_in)
     if rows <= 4:
         out = torch.bmm(small, flat.T.expand(blocks, -1, -1)).view(-1, rows).T  # (rows, blocks * 16)

@@ -55,13 +55,18 @@ def forward_cached(model: GPTModel, idx: torch.Tensor, cache: KVCache, new: torc
     else:
         positions = cache.lengths[:, None] + cache.columns[:count]  # (B, N)
     rows = cache.rows[:, None]
+    x = model.tok_emb(idx) + model.pos_emb(positions)  # (B, N, C)
+    real = None if new is None else cache.columns[:count] < new[:, None]  # (B, N): not padding
+    x = x if real is None else x[real]  # (tokens, C): only attention needs to know the rows
     mask = None  # for one token per row, all at the same place, every column is allowed
     if count > 1 or not cache.even:  # (B or 1, 1, N, longest): a token sees the columns up to its own
-        mask = (cache.columns[:longest] <= positions[:, :, None])[:, None]
-    x = model.tok_emb(idx) + model.pos_emb(positions)  # (B, N, C)
+        later = (cache.columns[:longest] > positions[:, :, None])[:, None]
+        mask = torch.zeros_like(later, dtype=x.dtype).masked_fill_(later, -torch.inf)
     for block, keys, values in zip(model.trf_blocks, cache.keys, cache.values, strict=True):
         att, normed = block.att, quick(block.norm1, x)
-        projected = [quick(layer, normed) for layer in (att.W_query, att.W_key, att.W_value)]  # (B, N, C) each
+        projected = [quick(layer, normed) for layer in (att.W_query, att.W_key, att.W_value)]  # (..., C) each
+        if real is not None:
+            projected = [y.new_zeros(batch, count, att.d_out).masked_scatter_(real[:, :, None], y) for y in projected]
         if count == 1:  # the heads of one token already lie one after the other
             q, k, v = (y.view(batch, att.num_heads, 1, att.head_dim) for y in projected)  # (B, H, 1, D)
         else:
@@ -72,8 +77,9 @@ def forward_cached(model: GPTModel, idx: torch.Tensor, cache: KVCache, new: torc
         else:
             keys[rows, :, positions], values[rows, :, positions] = k.transpose(1, 2), v.transpose(1, 2)
         mixed = F.scaled_dot_product_attention(q, keys[:, :, :longest], values[:, :, :longest], attn_mask=mask)
-        x = x + quick(att.out_proj, mixed.transpose(1, 2).reshape(batch, count, att.d_out))
+        mixed = mixed.transpose(1, 2).reshape(batch, count, att.d_out)
+        x = x + quick(att.out_proj, mixed if real is None else mixed[real])
         x = x + quick(block.ff, quick(block.norm2, x))
     cache.advance(count if new is None else new)
-    last = x[:, -1] if new is None else x[cache.rows, new - 1]  # (B, C)
+    last = x[:, -1] if new is None else x[new.cumsum(0) - 1]  # (B, C)
     return quick(model.out_head, quick(model.final_norm, last))

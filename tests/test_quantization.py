@@ -1,13 +1,25 @@
-"""Weights in 16 and 8 bits: outputs and perplexity close to the exact ones, generation, and the size."""
+"""Weights in 16 and 8 bits: outputs and perplexity close to the exact ones, generation, and the size. Packed ones."""
 
+import copy
 import math
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from helpers import calc_loss_loader, fuse, generate, generate_batch, quantize_int8, to_bfloat16, training_steps
-from helpers.quantization import FEW, BFloat16Linear, Int8Linear
+from helpers import (
+    calc_loss_loader,
+    fuse,
+    generate,
+    generate_batch,
+    pack_weights,
+    quantize_int8,
+    save_model,
+    to_bfloat16,
+    training_steps,
+)
+from helpers.checkpoints import load_saved_gpt
+from helpers.quantization import BFloat16Linear, Int8Linear, PackedLinear
 from tests.tiny import CPU, lively_model, loader, tiny_model, windows
 
 KINDS = pytest.mark.parametrize("kind", [BFloat16Linear, Int8Linear])
@@ -37,7 +49,7 @@ def test_a_layer(kind, bias, shape):
 
 
 @KINDS
-@pytest.mark.parametrize("rows", [1, 5, FEW, FEW + 1])
+@pytest.mark.parametrize("rows", [1, 3, 4, 16, 17])
 @pytest.mark.parametrize(("d_in", "d_out"), [(1, 1), (5, 37), (40, PIECE), (24, PIECE + 1), (100, 2 * PIECE), (7, 900)])
 def test_any_size(kind, rows, d_in, d_out):
     """The kernel gives what the rounded matrix gives, in all rows and outputs, but for the rounding of the result."""
@@ -124,3 +136,42 @@ def test_size():
     before, after = size(lively_model(1, **options)), size(quantize_int8(lively_model(1, **options)))
     linear = 4 * (3 * 12 * 384 * 384 + 400 * 384)
     assert (after - (before - linear)) / linear == pytest.approx(0.26, abs=0.01)
+
+
+class TestPacked:
+    @pytest.mark.parametrize("bias", [True, False])
+    @pytest.mark.parametrize("shape", [(70,), (1, 70), (8, 70), (2, 5, 70), (300, 70)])
+    def test_a_layer(self, bias, shape):
+        torch.manual_seed(1)
+        linear, x = torch.nn.Linear(70, 45, bias=bias), torch.randn(*shape, 2)
+        layer = PackedLinear(linear)
+        with torch.no_grad():
+            for numbers in (x[..., 0].contiguous(), x[..., 1]):
+                assert_close(layer(numbers), linear(numbers), rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.parametrize("options", [{}, {"tied": True}, {"qkv_bias": True}])
+    def test_a_model(self, options):
+        model, plain, ids = lively_model(2, **options), lively_model(2, **options), windows(3, 16)[0]
+        assert pack_weights(model) is model and not model.training
+        assert not [module for module in model.modules() if type(module) is torch.nn.Linear]
+        assert_close(model(ids), plain.eval()(ids), rtol=1e-4, atol=1e-4)
+        prompts = [[1, 2], [3], [4, 5, 6, 7, 8], [9] * 7]
+        assert generate_batch(model, prompts, 9, 16) == generate_batch(plain, prompts, 9, 16)
+
+    @pytest.mark.parametrize("tied", [True, False])
+    def test_saved_and_copied(self, tied, tmp_path):
+        plain = lively_model(2, tied=tied)
+        packed = pack_weights(copy.deepcopy(plain))
+        assert packed.state_dict().keys() == plain.state_dict().keys()
+        save_model(packed, tmp_path / "packed.safetensors")
+        read, _ = load_saved_gpt(tmp_path / "packed.safetensors")
+        for name, weight in plain.state_dict().items():
+            assert torch.equal(read.state_dict()[name], weight)
+        twin, ids = copy.deepcopy(packed), windows(2)[0]
+        twin.out_head.bias = torch.nn.Parameter(torch.ones(len(packed.tok_emb.weight)))
+        assert_close(twin(ids), packed(ids) + 1)
+
+    def test_without_onednn(self, monkeypatch):
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+        model = pack_weights(lively_model(2))
+        assert type(model.out_head) is torch.nn.Linear and not model.training

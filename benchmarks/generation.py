@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import tempfile
-import time
+from functools import partial
 
 import torch
 from torch.utils.data import DataLoader, TensorDataset
@@ -123,12 +122,14 @@ def several_prompts(ours, rounds: int) -> str:
 
 def along_the_text(ours) -> str:
     """Time per token near token 10, 400 and 900 of a text."""
-    parts = {}
-    for start in (8, 400, 850):
-        prompt = torch.randint(0, 50257, (start,))
-        stamps = [time.perf_counter() for _ in generate_stream(ours, [prompt], 52, 1024)]
-        gaps = [after - before for before, after in itertools.pairwise(stamps)]  # the first belongs to token start + 2
-        parts[f"{start + 2}-{start + 52}"] = gaps
+    starts, new = (8, 400, 850), 52
+    streams = {
+        f"{start + 2}-{start + new}": generate_stream(ours, [torch.randint(0, 50257, (start,))], new, 1024)
+        for start in starts
+    }
+    for stream in streams.values():
+        next(stream)  # reads the prompt
+    parts = _measure.race({name: partial(next, stream) for name, stream in streams.items()}, new - 2)
     first = parts["10-60"]
     rows = [
         (name, f"{1000 * _measure.middle(part):.1f}", f"{1000 * _measure.best(part):.1f}",
@@ -137,7 +138,8 @@ def along_the_text(ours) -> str:
     ]  # fmt: skip
     header = ("tokens", "ms per token, median", "best", "ratio (median)", "ratio (best)")
     return (
-        "### Along one text\n\nTime for each new token, float32, one prompt. Target: the ratios close to 1.\n\n"
+        "### Along one text\n\nTime for each new token, float32, one prompt; the three texts take turns. Target: the "
+        "ratios close to 1. Near 900, the kept keys and values are 66 MB to read beside 498 MB of weights.\n\n"
         + _measure.table(header, rows)
     )
 

@@ -46,6 +46,7 @@ SECONDS = {
     "buffers": (5, 5, 0.0),
     "dpo": (65, 65, 0.8),
     "embedding": (6, 6, 0.2),
+    "kv": (14, 14, 0.3),
 }
 
 # GPT-2's byte-pair encoding, vocab.bpe and encoder.json: tiktoken's name (the SHA-1 of the address), and the SHA-256.

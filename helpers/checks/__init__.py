@@ -18,3 +18,4 @@ from .ch05 import *  # noqa: F403
 from .ch06 import *  # noqa: F403
 from .ch07 import *  # noqa: F403
 from .dpo import *  # noqa: F403
+from .kv_cache import *  # noqa: F403

@@ -52,7 +52,7 @@ def run(rounds: int = 4) -> str:
         seconds = _measure.race(steps, rounds)
     text = (
         f"## Training\n\nGPT-2 124M, batches of {BATCH} x {TOKENS} tokens, forward, backward and AdamW, dropout 0.1; "
-        f"one step a round, {rounds} rounds, each contender in a process of its own, since the fast path also changes "
+        f"one step a round, {rounds} rounds, each contender in a process of its own, since the course's loop changes "
         f"what a process does with freed memory. The peer shares its output layer with the embedding, the course's "
         f"model has one of its own, as in the book. Target: the fast path at least 2.4 times the peer.\n\n"
     )

@@ -2,7 +2,8 @@
 
 The classes of chapters 3 and 4 spell every step out. Here each becomes one call into PyTorch: attention that never
 stores the (T, T) weights (Dao et al., "FlashAttention", 2022), LayerNorm and GELU as single operations. Parameters
-stay what they are, and in float32 so do the results, to rounding. Weights in fewer bits are in `helpers.quantization`.
+stay what they are, and in float32 so do the results, to rounding, where no dropout is drawn. Weights in other forms
+are in `helpers.quantization`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ from .gpt import GELU, FeedForward, GPTModel, LayerNorm
 
 
 class FusedMultiHeadAttention(MultiHeadAttention):
-    """`MultiHeadAttention` through `scaled_dot_product_attention`. (B, T, d_in) to (B, T, d_out)."""
+    """`MultiHeadAttention` through `scaled_dot_product_attention`. (B, T, d_in) to (B, T, d_out).
+
+    With dropout on a CPU, that function would store the weights too, and draw the mask slowly; there they are written
+    out here.
+    """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         batch, num_tokens, _ = x.shape
@@ -34,7 +39,7 @@ class FusedMultiHeadAttention(MultiHeadAttention):
         keys = self.W_key(x).view(split).transpose(1, 2)  # (B, H, T, D)
         values = self.W_value(x).view(split).transpose(1, 2)  # (B, H, T, D)
         dropout = self.dropout.p if self.training else 0.0
-        if dropout and x.device.type == "cpu":  # there PyTorch's own would draw its mask slowly
+        if dropout and x.device.type == "cpu":
             with torch.autocast("cpu", enabled=False):  # which would turn the weights into float32
                 scores = queries * self.head_dim**-0.5 @ keys.transpose(2, 3)  # (B, H, T, T)
                 scores = scores.masked_fill(self.mask[:num_tokens, :num_tokens], -torch.inf)
@@ -162,7 +167,6 @@ def speed_up(
     The model is fused, AdamW becomes fused too if it has not begun yet, and losses are computed under bfloat16
     autocast where that is native. `chunked` says that it is the language-model loss, which is then taken in chunks.
     """
-    keep_freed_memory()
     fuse(model)
     if isinstance(optimizer, torch.optim.AdamW) and not optimizer.state:
         for group in optimizer.param_groups:

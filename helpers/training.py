@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from .bars import progress_bar
-from .fast import speed_up
+from .fast import keep_freed_memory, speed_up
 from .generation import generate_text_simple
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor, torch.nn.Module, torch.device], torch.Tensor]
@@ -124,13 +124,14 @@ def training_steps(
     goes on in the middle of its epoch, with the batches that were still to come.
 
     `fast` makes the model use fused kernels, from here on, and computes the loss in bfloat16 where the processor or
-    GPU has it (see `helpers.fast`); numbers then differ in the third digit.
+    GPU has it (see `helpers.fast`); numbers then differ in the third digit, and dropout draws other masks.
 
     A bar shows loss and tokens per second (TQDM_DISABLE=1 hides it). Raises ValueError for an empty loader, and
     FloatingPointError as soon as a loss is not finite.
     """
     if len(train_loader) < accumulate:
         raise ValueError(f"train_loader has {len(train_loader)} batches, fewer than one update needs ({accumulate})")
+    keep_freed_memory()
     if fast:
         loss_function = speed_up(model, optimizer, device, loss_function, chunked=loss_function is calc_loss_batch)
     progress = progress or Progress()

@@ -170,6 +170,7 @@ class TestPacked:
         twin, ids = copy.deepcopy(packed), windows(2)[0]
         twin.out_head.bias = torch.nn.Parameter(torch.ones(len(packed.tok_emb.weight)))
         assert_close(twin(ids), packed(ids) + 1)
+        assert twin.out_head.packed.is_mkldnn  # packed again, not only equal
 
     def test_without_onednn(self, monkeypatch):
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)

@@ -143,7 +143,7 @@ def hidden_states(model: GPTModel, in_idx: torch.Tensor) -> torch.Tensor:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep up to 2 GiB of what it frees, for its next allocation (Linux; elsewhere nothing happens).
+    """Let this process keep freed blocks of up to 2 GiB for its next allocations (Linux; elsewhere nothing happens).
 
     The C library hands large blocks back to the system when they are freed, and the system clears every page of them
     before it gives them out again. Training frees and allocates the same blocks in each step.

@@ -114,13 +114,13 @@ def merge_lora(model: nn.Module) -> dict[str, LoRALayer]:
 
     The model is then built of plain linear layers again, and so are its files. Weights that were shared with another
     layer, as GPT-2's output layer with the embedding, are not shared any more. Raises ValueError for a model without
-    LoRA, or one whose weights are in 8 bits.
+    LoRA, or one whose linear layers were quantized or packed.
     """
     layers = lora_layers(model)
     if not layers:
         raise ValueError("model has no LoRA layers to merge")
     if not all(isinstance(layer.linear, nn.Linear) for layer in layers.values()):
-        raise ValueError("model has weights in 8 bits: merge first, then quantize")
+        raise ValueError("model has weights in another form (fewer bits, packed): merge first")
     for name, layer in layers.items():
         linear = copy.deepcopy(layer.linear)  # the frozen layer itself may serve other adapters
         linear.weight.copy_(layer.weight)

@@ -252,7 +252,7 @@ class TestOtherPaths:
         before = logits(model)
         quantize_int8(model)
         assert torch.allclose(logits(model), before, atol=0.3)
-        with pytest.raises(ValueError, match="8 bits"):
+        with pytest.raises(ValueError, match="merge first"):
             merge_lora(model)
 
 

@@ -90,7 +90,7 @@ def tuning(seen: Sequence[Mapping[str, float]], epoch: int | None = None) -> Fig
     for key, color, style in (("chosen", BLUE, "o-"), ("rejected", ORANGE, "s--")):
         axes[0].plot(steps, [row[key] for row in seen], style, ms=4, color=color, label=key)
     axes[0].axhline(seen[0]["chosen"], color=BLUE, lw=0.8, ls=":")
-    axes[0].legend(loc="lower left")
+    axes[0].legend(loc="lower left", fontsize=9, handlelength=1.4)
     axes[1].plot(steps, [row["margin"] for row in seen], "o-", ms=4, color=GREEN)
     axes[2].plot(steps, [row["accuracy"] for row in seen], "o-", ms=4, color=INK)
     axes[2].axhline(0.5, color=GREY, lw=0.8, ls=":")

@@ -26,11 +26,14 @@ from .gpt import GELU, FeedForward, GPTModel, LayerNorm
 class FusedMultiHeadAttention(MultiHeadAttention):
     """`MultiHeadAttention` through `scaled_dot_product_attention`. (B, T, d_in) to (B, T, d_out).
 
-    With dropout on a CPU, that function would store the weights too, and draw the mask slowly; there they are written
-    out here.
+    With dropout on a CPU, that function would store the weights too, and draw the mask slowly: there the plain class
+    does it, with this module's dropout.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        dropout = self.dropout.p if self.training else 0.0
+        if dropout and x.device.type == "cpu":
+            return super().forward(x)
         batch, num_tokens, _ = x.shape
         if num_tokens > len(self.mask):
             raise ValueError(f"x has {num_tokens} tokens, but context_length is {len(self.mask)}")
@@ -38,14 +41,7 @@ class FusedMultiHeadAttention(MultiHeadAttention):
         queries = self.W_query(x).view(split).transpose(1, 2)  # (B, H, T, D)
         keys = self.W_key(x).view(split).transpose(1, 2)  # (B, H, T, D)
         values = self.W_value(x).view(split).transpose(1, 2)  # (B, H, T, D)
-        dropout = self.dropout.p if self.training else 0.0
-        if dropout and x.device.type == "cpu":
-            with torch.autocast("cpu", enabled=False):  # which would turn the weights into float32
-                scores = queries * self.head_dim**-0.5 @ keys.transpose(2, 3)  # (B, H, T, T)
-                scores = scores.masked_fill(self.mask[:num_tokens, :num_tokens], -torch.inf)
-                context = self.dropout(torch.softmax(scores, dim=-1)) @ values  # (B, H, T, D)
-        else:
-            context = F.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout, is_causal=True)
+        context = F.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout, is_causal=True)
         return self.out_proj(context.transpose(1, 2).reshape(batch, num_tokens, self.d_out))
 
 
@@ -104,7 +100,7 @@ def few_rows(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:
     rows, weight, bias = x.numel() // x.shape[-1], linear.weight, linear.bias
     if not (rows <= 24 and x.dtype == torch.float32 and x.device.type == "cpu" and weight.numel() >= 2**18):
         return F.linear(x, weight, bias)
-    blocks, flat = len(weight) // 16, x.reshape(rows, -1).contiguous()  # (rows, d_in)
+    blocks, flat = len(weight) // 16, x.reshape(rows, -1).contiguous()  # (rows, d_in); a transposed x would be slow
     small = weight[: blocks * 16].view(blocks, 16, -1)  # (blocks, 16, d_in)
     if rows <= 4:
         out = torch.bmm(small, flat.T.expand(blocks, -1, -1)).view(-1, rows).T  # (rows, blocks * 16)

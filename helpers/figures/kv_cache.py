@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -39,18 +37,18 @@ def tokens_read(prompt: int, most: int = 200) -> Figure:
     return fig
 
 
-def cache_memory(texts: int, tokens: int = 1024, parameters: Sequence[int] = (124, 355, 774, 1558)) -> Figure:
-    """Memory of GPT-2's sizes in GB: weights in float32 (millions of parameters), and a cache for some texts."""
+def cache_memory(texts: int) -> Figure:
+    """Memory of GPT-2's sizes in GB, all in float32: weights, and a cache for some texts of 1,024 tokens."""
     fig, ax = subplots(6.6, 2.6)
-    names = list(GPT_SIZES)
-    weights = np.array(parameters) * 4e6 / 1e9
-    cache = np.array([texts * 2 * size["n_layers"] * tokens * size["emb_dim"] * 4 / 1e9 for size in GPT_SIZES.values()])
+    names = list(GPT_SIZES)  # which say the millions of parameters
+    weights = np.array([int(name.removesuffix("M")) * 4e6 / 1e9 for name in names])
+    cache = np.array([texts * 2 * size["n_layers"] * 1024 * size["emb_dim"] * 4 / 1e9 for size in GPT_SIZES.values()])
     ax.barh(names, weights, color=BLUE, label="weights")
     ax.barh(names, cache, left=weights, color=ORANGE, hatch="//", edgecolor=INK, lw=0.5, label="cache")
     for number, (a, b) in enumerate(zip(weights, cache, strict=True)):
         ax.text(a + b, number, f"  {a:.1f} + {b:.1f} GB", va="center", fontsize=9)
     ax.set_xlim(0, float(max(weights + cache)) * 1.25)
-    ax.set(xlabel="GB", title=f"{texts} {'text' if texts == 1 else 'texts'} of {tokens:,} tokens")
+    ax.set(xlabel="GB", title=f"{texts} {'text' if texts == 1 else 'texts'} of 1,024 tokens")
     ax.invert_yaxis()
     ax.legend(loc="upper right")
     return fig

@@ -26,7 +26,7 @@ test: $(STAMP)  ## run every check; arguments for pytest in ARGS
 	$(BIN)/python -m pytest $(ARGS)
 
 chat: $(STAMP)  ## a page to write with the course model; other models: make chat CHAT_ARGS="--model my_model.safetensors"
-	$(BIN)/python -m helpers.chat_page $(CHAT_FLAGS) $(CHAT_ARGS)
+	$(BIN)/python -m helpers.apps.chat_page $(CHAT_FLAGS) $(CHAT_ARGS)
 
 lint: $(STAMP)  ## ruff and the notebook lint
 	$(BIN)/ruff check .

@@ -415,20 +415,20 @@ def check_data(profile: str) -> list:
         text = f"{os.environ['COURSE_PROFILE']!r} is not a profile"
         rows.append(item("COURSE_PROFILE", "problem", text, "set COURSE_PROFILE to quick or book, or unset it"))
     try:
-        from helpers import course_model, datasets
+        from helpers import pretrained, texts
 
-        cache = datasets.cache_dir()
+        cache = texts.cache_dir()
     except Exception as error:
         return [*rows, item("Texts", "warning", f"cannot be looked for without helpers ({reason(error)})")]
-    embedded = {**datasets.EMBEDDED_TEXTS, "course model": course_model.COURSE_MODEL_FILE}
+    embedded = {**texts.EMBEDDED_TEXTS, "course model": pretrained.COURSE_MODEL_FILE}
     for name, path in embedded.items():
         if Path(path).exists():
             rows.append(item(name, "ok", "comes with the course", here=True))
         else:
             rows.append(item(name, "problem", f"{path} is missing", "git checkout -- helpers/assets", here=False))
-    for name, file in datasets.BOOK_FILES.items():
+    for name, file in texts.BOOK_FILES.items():
         try:
-            found = datasets.find(file)
+            found = texts.find(file)
             text = f"in {Path(found).parent}" if found else f"not here; book downloads it to {cache}"
             rows.append(item(name, "ok", text, here=found is not None))
         except Exception as error:  # COURSE_DATA_DIR is not a folder, or holds a wrong file

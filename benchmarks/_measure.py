@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from helpers.device import bfloat16_is_native
+from helpers.settings import bfloat16_is_native
 
 
 def race(contenders: dict[str, Callable[[], object]], rounds: int = 5, warm_up: bool = True) -> dict[str, list[float]]:

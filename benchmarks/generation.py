@@ -24,8 +24,8 @@ from helpers import (
     quantize_int8,
     to_bfloat16,
 )
-from helpers.datasets import BOOK_FILES, find
 from helpers.pretrained import read_gpt2
+from helpers.texts import BOOK_FILES, find
 
 PROMPT, NEW, UNCACHED = 32, 100, 20
 LENGTHS = (32, 5, 20, 31, 8, 40, 12, 27)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.ngram tokens.npz
 
-reads what `helpers.train_course_model prepare` wrote and prints the perplexity on each held-out text. Each order backs
+reads what `helpers.make.course_model prepare` wrote and prints the perplexity on each held-out text. Each order backs
 off to the next shorter one (Kneser and Ney, 1995; Chen and Goodman, 1999), the unigrams to all of GPT-2's vocabulary.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.train_course_model import VOCABULARY, read_tokens
+from helpers.make.course_model import VOCABULARY, read_tokens
 
 ORDER, DISCOUNT = 5, 0.75
 

@@ -11,30 +11,11 @@ from .attention import (
     SelfAttention_v1,
     SelfAttention_v2,
 )
-from .checkpoints import load_checkpoint, load_model, save_checkpoint, save_model
-from .course_model import load_course_model
+from .checkpoints import load_checkpoint, load_model, load_saved_gpt, save_checkpoint, save_model
 from .data import GPTDatasetV1, create_dataloader_v1
-from .datasets import load_instructions, load_messages, load_text
-from .device import get_device
-from .fast import fuse
-from .generation import (
-    beam_search,
-    choose_next,
-    generate,
-    generate_batch,
-    generate_stream,
-    generate_text_simple,
-)
-from .gpt import (
-    GELU,
-    GPT_CONFIG_124M,
-    GPT_SIZES,
-    FeedForward,
-    GPTModel,
-    LayerNorm,
-    TransformerBlock,
-    gpt_config,
-)
+from .generation import beam_search, choose_next, generate, generate_batch, generate_stream, generate_text_simple
+from .gpt import GELU, GPT_CONFIG_124M, GPT_SIZES, FeedForward, GPTModel, LayerNorm, TransformerBlock, gpt_config
+from .guards import evaluation_mode
 from .instructions import (
     InstructionDataset,
     answer_entries,
@@ -58,9 +39,18 @@ from .lora import (
     save_adapter,
     unmerge_lora,
 )
-from .pretrained import download_and_load_gpt2, load_gpt2, load_pretrained, load_weights_into_gpt, save_gpt2
-from .profiles import PROFILES, Profile, get_profile
-from .quantization import pack_weights, quantize_int8, to_bfloat16
+from .pretrained import (
+    download_and_load_gpt2,
+    load_course_model,
+    load_gpt2,
+    load_pretrained,
+    load_weights_into_gpt,
+    save_gpt2,
+)
+from .settings import PROFILES, Profile, get_device, get_profile
+from .speed.fused import fuse
+from .speed.weight_formats import pack_weights, quantize_int8, to_bfloat16
+from .texts import load_instructions, load_messages, load_text
 from .tokenizers import SimpleTokenizerV1, SimpleTokenizerV2, get_tokenizer, split_text
 from .toy import NeuralNetwork, ToyDataset, compute_accuracy
 from .training import (
@@ -68,8 +58,10 @@ from .training import (
     calc_loss_batch,
     calc_loss_loader,
     evaluate_model,
+    evaluated_steps,
     find_highest_gradient,
     generate_and_print_sample,
+    interruptible,
     learning_rate_at,
     text_to_token_ids,
     token_ids_to_text,
@@ -92,13 +84,17 @@ _ON_USE = {  # by module: names that need matplotlib, pandas, ipywidgets or rege
         "train_classifier_simple",
     ],
     "judges": ["generate_model_scores", "query_model"],
-    "plots": ["plot_losses", "plot_values"],
+    "course.plots": ["plot_losses", "plot_values"],
     "preferences": ["PreferenceDataset", "dpo_loss", "preference_collate_fn", "sequence_logprobs"],
 }
 _HOME = {name: module for module, names in _ON_USE.items() for name in names}
 
 
 def __getattr__(name: str):
+    if name in ("checks", "plots", "widgets"):
+        from importlib import import_module
+
+        return import_module(f".course.{name}", __name__)
     if name in _HOME:
         from importlib import import_module
 
@@ -152,6 +148,8 @@ __all__ = [
     "download_and_load_gpt2",
     "dpo_loss",
     "evaluate_model",
+    "evaluated_steps",
+    "evaluation_mode",
     "extract_response",
     "find_highest_gradient",
     "format_input",
@@ -167,6 +165,7 @@ __all__ = [
     "get_tokenizer",
     "gpt2_bpe",
     "gpt_config",
+    "interruptible",
     "last_real_token",
     "learning_rate_at",
     "load_adapter",
@@ -178,6 +177,7 @@ __all__ = [
     "load_messages",
     "load_model",
     "load_pretrained",
+    "load_saved_gpt",
     "load_text",
     "load_weights_into_gpt",
     "lora_layers",

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import regex
 
-from .checkpoints import write_whole
+from .files import write_whole
 
 Pair = tuple[int, int]
 

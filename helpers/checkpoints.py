@@ -8,9 +8,7 @@ name asked for is always whole: the new one or the old one.
 from __future__ import annotations
 
 import json
-import os
 import zipfile
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from .files import write_whole
 from .gpt import GPT_CONFIG_124M, GPTModel
 from .training import Progress
 
@@ -84,7 +83,7 @@ def write_checkpoint(
     extra: dict[str, Any],
     config: dict[str, Any] | None = None,
 ) -> None:
-    """What `save_checkpoint` does, for states that were gathered elsewhere (see `helpers.train_distributed`)."""
+    """What `save_checkpoint` does, for states that were gathered elsewhere (see `helpers.apps.train_distributed`)."""
     state = {
         "course_checkpoint": 1,
         "model": {name.replace(_COMPILED, ""): weight for name, weight in weights.items()},
@@ -185,28 +184,6 @@ def read_tensors(path: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, s
     with safe_open(str(path), framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
         return tensors, file.metadata() or {}
-
-
-def write_text_whole(path: Path | str, text: str) -> None:
-    """Write a text in UTF-8, whole or not at all."""
-    write_whole(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
-
-
-def write_whole(path: Path | str, write: Callable[[str], None]) -> None:
-    """Call `write(temporary)`, then rename the temporary file to `path`: whoever reads `path` finds a whole file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.touch()
-        mode = temporary.stat().st_mode  # what the user's umask asks for; safetensors would leave 0600
-        write(str(temporary))
-        temporary.chmod(mode)
-        with temporary.open("r+b") as file:  # Windows flushes only what may be written
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _existing(path: Path | str) -> str:

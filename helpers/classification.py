@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from .training import evaluate_model, training_steps
+from .guards import evaluation_mode
+from .training import evaluated_steps, interruptible
 
 ReadAt = int | Callable[[torch.Tensor], torch.Tensor]
 
@@ -139,14 +140,12 @@ def calc_accuracy_loader(
     count = len(data_loader) if num_batches is None else min(num_batches, len(data_loader))
     if count == 0:
         raise ValueError(f"data_loader has {len(data_loader)} batches and num_batches={num_batches}: nothing to count")
-    right, total, was_training = 0, 0, model.training
-    model.eval()
-    with torch.no_grad():
+    right, total = 0, 0
+    with evaluation_mode(model), torch.no_grad():
         for _, (input_batch, target_batch) in zip(range(count), data_loader, strict=False):
             predicted = class_logits(input_batch, model, device, read_at).argmax(dim=-1)  # (B,)
             right += (predicted == target_batch.to(device)).sum().item()
             total += len(target_batch)
-    model.train(was_training)
     return right / total
 
 
@@ -160,30 +159,30 @@ def train_classifier_simple(
     eval_freq: int,
     eval_iter: int | None,
     read_at: ReadAt = -1,
+    **options: Any,
 ) -> tuple[list[float], list[float], list[float], list[float], int]:
     """Train a classifier: losses every `eval_freq` updates, accuracies after each epoch (section 6.7).
 
     Both are taken over `eval_iter` batches. Returns training losses, validation losses, training accuracies,
-    validation accuracies, and the number of examples seen. Interrupting ends the training and returns what there is.
+    validation accuracies, and the number of examples seen. Interrupting ends the training and returns the results so
+    far. `options` go to `training_steps`, such as fast=True.
     """
     loss_function = partial(calc_loss_batch_classes, read_at=read_at)
     train_losses, val_losses, train_accs, val_accs, examples_seen = [], [], [], [], 0
-    try:
-        for progress in training_steps(model, train_loader, optimizer, device, num_epochs, loss_function):
+    steps = evaluated_steps(
+        model, train_loader, val_loader, optimizer, device, num_epochs, eval_freq, eval_iter, loss_function, **options
+    )
+    with interruptible():
+        for progress, losses in steps:
             examples_seen = progress.tokens_seen // len(train_loader.dataset[0][0])  # all rows have one length
-            step = progress.step - 1  # the first update is number 0
-            epoch = step // len(train_loader) + 1
-            if step % eval_freq == 0:
-                train_loss, val_loss = evaluate_model(model, train_loader, val_loader, device, eval_iter, loss_function)
-                train_losses.append(train_loss)
-                val_losses.append(val_loss)
-                print(f"Ep {epoch} (Step {step:06d}): Train loss {train_loss:.3f}, Val loss {val_loss:.3f}")
+            if losses is not None:
+                train_losses.append(losses[0])
+                val_losses.append(losses[1])
             if progress.batch == 0:  # an epoch has ended
-                for loader, accuracies in ((train_loader, train_accs), (val_loader, val_accs)):
-                    accuracies.append(calc_accuracy_loader(loader, model, device, eval_iter, read_at))
-                print(f"Ep {epoch}: Training accuracy {train_accs[-1]:.2%}, Validation accuracy {val_accs[-1]:.2%}")
-    except KeyboardInterrupt:
-        print(f"Interrupted after {examples_seen} examples; the model keeps what it has learned.")
+                train_accs.append(calc_accuracy_loader(train_loader, model, device, eval_iter, read_at))
+                val_accs.append(calc_accuracy_loader(val_loader, model, device, eval_iter, read_at))
+                accuracies = f"Training accuracy {train_accs[-1]:.2%}, Validation accuracy {val_accs[-1]:.2%}"
+                print(f"Ep {progress.epoch_of_update}: {accuracies}")
     return train_losses, val_losses, train_accs, val_accs, examples_seen
 
 
@@ -209,7 +208,6 @@ def classify_review(
         raise ValueError("text is empty: there is nothing to classify")
     length = min(max_length or len(ids), model.pos_emb.weight.shape[0])
     ids = ids[:length] + [pad_token_id] * (length - len(ids))
-    model.eval()
-    with torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         logits = class_logits(torch.tensor([ids]), model, device, read_at)  # (1, 2)
     return "spam" if logits.argmax(dim=-1).item() == 1 else "not spam"

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from .gpt import GPTModel
-from .kv_cache import KVCache, forward_cached
+from .speed.kv_cache import KVCache, forward_cached
 
 
 def generate_text_simple(

@@ -137,3 +137,10 @@ class GPTModel(nn.Module):
         x = self.tok_emb(in_idx) + self.pos_emb(positions)  # (B, T, C)
         x = self.trf_blocks(self.drop_emb(x))  # (B, T, C)
         return self.out_head(self.final_norm(x))  # (B, T, vocab_size)
+
+
+def hidden_states(model: GPTModel, in_idx: torch.Tensor) -> torch.Tensor:
+    """What the output layer would be given: int64 ids (B, T) to (B, T, C)."""
+    positions = torch.arange(in_idx.shape[1], device=in_idx.device)
+    x = model.drop_emb(model.tok_emb(in_idx) + model.pos_emb(positions))
+    return model.final_norm(model.trf_blocks(x))

@@ -18,9 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from .checkpoints import write_text_whole
-from .fast import hidden_states
+from .files import write_text_whole
 from .generation import generate_batch
+from .gpt import hidden_states
+from .guards import evaluation_mode
 
 Entry = Mapping[str, str]
 
@@ -180,14 +181,12 @@ def calc_loss_per_token(data_loader: DataLoader, model: torch.nn.Module, device:
 
     Raises ValueError if the loader has no target. The model is put into evaluation mode for this.
     """
-    total, count, was_training = 0.0, 0, model.training
-    model.eval()
-    with torch.no_grad():
+    total, count = 0.0, 0
+    with evaluation_mode(model), torch.no_grad():
         for input_batch, target_batch in data_loader:
             labels = int((target_batch != -100).sum())
             total += calc_loss_batch_labels(input_batch, target_batch, model, device).item() * labels
             count += labels
-    model.train(was_training)
     if count == 0:
         raise ValueError("data_loader has no batch: there is nothing to average")
     return total / count
@@ -224,15 +223,14 @@ def answer_entries(
         if len(prompt) >= context_size:
             raise ValueError(f"entries[{number}] has {len(prompt)} tokens as a prompt; the context has {context_size}")
     order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))  # alike in length, little padding
-    responses, was_training = [""] * len(prompts), model.training
-    model.eval()
-    for start in range(0, len(order), batch_size):
-        numbers = order[start : start + batch_size]
-        batch = [prompts[number] for number in numbers]
-        answers = generate_batch(model, batch, max_new_tokens, context_size, eos_id=eos_id, **options)
-        for number, ids in zip(numbers, answers, strict=True):
-            responses[number] = tokenizer.decode(ids).strip()
-    model.train(was_training)
+    responses = [""] * len(prompts)
+    with evaluation_mode(model):
+        for start in range(0, len(order), batch_size):
+            numbers = order[start : start + batch_size]
+            batch = [prompts[number] for number in numbers]
+            answers = generate_batch(model, batch, max_new_tokens, context_size, eos_id=eos_id, **options)
+            for number, ids in zip(numbers, answers, strict=True):
+                responses[number] = tokenizer.decode(ids).strip()
     return responses
 
 

@@ -15,9 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .bars import progress_bar
-from .checkpoints import write_text_whole
-from .model_server import OLLAMA, query_model
+from .files import progress_bar, write_text_whole
+from .model_client import OLLAMA, query_model
 
 _WORDS = re.compile(r"(?<!\w)[-−]?\d+(?:[.,:/]\d+)*|\w+(?:['’]\w+)*|[%°$€£+=*/<>]")
 _JUDGE_PROMPT = """You grade answers. Compare the response with the correct output for the instruction.

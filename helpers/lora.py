@@ -18,7 +18,8 @@ import torch
 import torch.nn as nn
 from safetensors.torch import save_file
 
-from .checkpoints import read_tensors, write_whole
+from .checkpoints import read_tensors
+from .files import write_whole
 
 
 class LoRALayer(nn.Module):

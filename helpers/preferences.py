@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from .fast import hidden_states
+from .gpt import hidden_states
+from .guards import evaluation_mode
 from .instructions import PHI3, Entry, PromptStyle, check_entries, masked_collate_fn
 
 Preference = Mapping[str, str]
@@ -106,14 +107,11 @@ def sequence_logprobs(
 
 def reference_logprobs(model: torch.nn.Module, dataset: PreferenceDataset, batch_size: int = 16) -> torch.Tensor:
     """The log-probabilities of both answers of every pair under a model that stays as it is: (N, 2), on the CPU."""
-    device, was_training = next(model.parameters()).device, model.training
-    model.eval()
-    parts = []
-    with torch.no_grad():
+    device, parts = next(model.parameters()).device, []
+    with evaluation_mode(model), torch.no_grad():
         for inputs, (targets, _) in DataLoader(dataset, batch_size, collate_fn=preference_collate_fn):
             logprobs = sequence_logprobs(model, inputs.to(device), targets.to(device))  # (2B,)
             parts.append(logprobs.view(2, -1).T)  # (B, 2)
-    model.train(was_training)
     return torch.cat(parts).cpu()
 
 

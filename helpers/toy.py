@@ -11,6 +11,8 @@ import time
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from .guards import evaluation_mode
+
 
 class NeuralNetwork(torch.nn.Module):
     """Two hidden layers of 30 and 20 with ReLU: (B, num_inputs) to logits (B, num_outputs) (section A.5)."""
@@ -70,16 +72,13 @@ def compute_accuracy(model: torch.nn.Module, dataloader: DataLoader) -> float:
     The model is put into evaluation mode and back; batches are moved to where its parameters are. Raises ValueError
     if the loader has no batch.
     """
-    was_training = model.training
-    model.eval()
     device = next(model.parameters()).device
     correct, total = 0, 0
-    with torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         for features, labels in dataloader:
             predictions = model(features.to(device)).argmax(dim=1)  # (B,)
             correct += (predictions == labels.to(device)).sum().item()
             total += len(labels)
-    model.train(was_training)
     if total == 0:
         raise ValueError("dataloader has no batch; is the data set empty, or smaller than one batch with drop_last?")
     return correct / total

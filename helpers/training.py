@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
-from .bars import progress_bar
-from .fast import keep_freed_memory, speed_up
+from .files import progress_bar
 from .generation import generate_text_simple
+from .guards import evaluation_mode
+from .speed.loss import speed_up
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor, torch.nn.Module, torch.device], torch.Tensor]
 
@@ -72,21 +74,18 @@ def evaluate_model(
     loss_function: LossFunction = calc_loss_batch,
 ) -> tuple[float, float]:
     """Training and validation loss, each over `eval_iter` batches, without dropout (section 5.2)."""
-    model.eval()
-    with torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         train_loss = calc_loss_loader(train_loader, model, device, eval_iter, loss_function)
         val_loss = calc_loss_loader(val_loader, model, device, eval_iter, loss_function)
-    model.train()
     return train_loss, val_loss
 
 
 def generate_and_print_sample(model: torch.nn.Module, tokenizer: Any, device: torch.device, start_context: str) -> None:
     """Print a greedy continuation of `start_context` by 50 tokens, on one line (section 5.2)."""
-    model.eval()
     encoded = text_to_token_ids(start_context, tokenizer).to(device)
-    ids = generate_text_simple(model, encoded, max_new_tokens=50, context_size=model.pos_emb.weight.shape[0])
+    with evaluation_mode(model):
+        ids = generate_text_simple(model, encoded, max_new_tokens=50, context_size=model.pos_emb.weight.shape[0])
     print(token_ids_to_text(ids, tokenizer).replace("\n", " "))
-    model.train()
 
 
 @dataclass
@@ -103,6 +102,11 @@ class Progress:
     tokens_seen: int = 0
     loss: float = math.nan
     random_epoch: torch.Tensor | None = None
+
+    @property
+    def epoch_of_update(self) -> int:
+        """The epoch, counted from 1, that the last update belongs to."""
+        return self.epoch + (self.batch > 0)  # after the last update of an epoch, `batch` is 0 again
 
 
 def training_steps(
@@ -124,14 +128,13 @@ def training_steps(
     goes on in the middle of its epoch, with the batches that were still to come.
 
     `fast` makes the model use fused kernels, from here on, and computes the loss in bfloat16 where the processor or
-    GPU has it (see `helpers.fast`); numbers then differ in the third digit, and dropout draws other masks.
+    GPU has it (see `helpers.speed`); numbers then differ in the third digit, and dropout draws other masks.
 
     A bar shows loss and tokens per second (TQDM_DISABLE=1 hides it). Raises ValueError for an empty loader, and
     FloatingPointError as soon as a loss is not finite.
     """
     if len(train_loader) < accumulate:
         raise ValueError(f"train_loader has {len(train_loader)} batches, fewer than one update needs ({accumulate})")
-    keep_freed_memory()
     if fast:
         loss_function = speed_up(model, optimizer, device, loss_function, chunked=loss_function is calc_loss_batch)
     progress = progress or Progress()
@@ -182,6 +185,45 @@ def _batches_left(train_loader: DataLoader, progress: Progress) -> Iterator[Any]
     return batches
 
 
+def evaluated_steps(
+    model: torch.nn.Module,
+    train_loader: DataLoader,
+    val_loader: DataLoader,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+    num_epochs: int,
+    eval_freq: int,
+    eval_iter: int | None,
+    loss_function: LossFunction = calc_loss_batch,
+    name: str = "Step",
+    **options: Any,
+) -> Iterator[tuple[Progress, tuple[float, float] | None]]:
+    """`training_steps` with an evaluation, printed on a line, after the first update and every `eval_freq` updates.
+
+    Yields after each update its progress and, where the model was evaluated, training and validation loss, else None.
+    `name` is what the printed line calls an update, and `options` go to `training_steps`. Raises ValueError for an
+    `eval_freq` below 1, and as `training_steps`.
+    """
+    if eval_freq < 1:
+        raise ValueError(f"eval_freq={eval_freq} must be at least 1 update")
+    for progress in training_steps(model, train_loader, optimizer, device, num_epochs, loss_function, **options):
+        losses, update = None, progress.step - 1  # the first update is number 0
+        if update % eval_freq == 0:
+            losses = evaluate_model(model, train_loader, val_loader, device, eval_iter, loss_function)
+            place = f"Ep {progress.epoch_of_update} ({name} {update:06d})"
+            print(f"{place}: Train loss {losses[0]:.3f}, Val loss {losses[1]:.3f}")
+        yield progress, losses
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C, or the notebook's stop button, end a `with` block early and in order instead of by an error."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("Interrupted: the model keeps what it has learned, and the results so far are kept too.")
+
+
 def train_model_simple(
     model: torch.nn.Module,
     train_loader: DataLoader,
@@ -200,23 +242,20 @@ def train_model_simple(
     `options` go to `training_steps`, such as fast=True.
 
     Returns training losses, validation losses, and tokens seen, one entry per evaluation. Interrupting (Ctrl-C, the
-    stop button) ends the training and returns what there is; the model keeps what it has learned.
+    stop button) ends the training and returns the results so far; the model keeps what it has learned.
     """
     train_losses, val_losses, track_tokens_seen = [], [], []
-    try:
-        for progress in training_steps(model, train_loader, optimizer, device, num_epochs, **options):
-            step = progress.step - 1  # the first update is number 0
-            if step % eval_freq == 0:
-                train_loss, val_loss = evaluate_model(model, train_loader, val_loader, device, eval_iter)
-                train_losses.append(train_loss)
-                val_losses.append(val_loss)
+    steps = evaluated_steps(
+        model, train_loader, val_loader, optimizer, device, num_epochs, eval_freq, eval_iter, **options
+    )
+    with interruptible():
+        for progress, losses in steps:
+            if losses is not None:
+                train_losses.append(losses[0])
+                val_losses.append(losses[1])
                 track_tokens_seen.append(progress.tokens_seen)
-                epoch = step // len(train_loader) + 1
-                print(f"Ep {epoch} (Step {step:06d}): Train loss {train_loss:.3f}, Val loss {val_loss:.3f}")
             if progress.batch == 0:  # an epoch has ended
                 generate_and_print_sample(model, tokenizer, device, start_context)
-    except KeyboardInterrupt:
-        print(f"Interrupted after {len(track_tokens_seen)} evaluations; the model keeps what it has learned.")
     return train_losses, val_losses, track_tokens_seen
 
 
@@ -262,8 +301,7 @@ def train_model(
     """
     train_losses, val_losses, track_tokens_seen, track_lrs = [], [], [], []
     peak_lr = optimizer.param_groups[0]["lr"]
-    updates_per_epoch = math.ceil(len(train_loader) / options.get("accumulate", 1))
-    total_steps = updates_per_epoch * n_epochs
+    total_steps = math.ceil(len(train_loader) / options.get("accumulate", 1)) * n_epochs
 
     def before_update(step: int) -> None:
         lr = learning_rate_at(step, total_steps, warmup_steps, peak_lr, initial_lr, min_lr)
@@ -273,22 +311,19 @@ def train_model(
         if step >= warmup_steps:
             torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)
 
+    options |= {"before_update": before_update, "name": "Iter"}
+    steps = evaluated_steps(
+        model, train_loader, val_loader, optimizer, device, n_epochs, eval_freq, eval_iter, **options
+    )
     try:
-        for progress in training_steps(
-            model, train_loader, optimizer, device, n_epochs, before_update=before_update, **options
-        ):
-            step = progress.step - 1  # the first update is number 0
-            if step % eval_freq == 0:
-                train_loss, val_loss = evaluate_model(model, train_loader, val_loader, device, eval_iter)
-                train_losses.append(train_loss)
-                val_losses.append(val_loss)
-                track_tokens_seen.append(progress.tokens_seen)
-                epoch = step // updates_per_epoch + 1
-                print(f"Ep {epoch} (Iter {step:06d}): Train loss {train_loss:.3f}, Val loss {val_loss:.3f}")
-            if progress.batch == 0:  # an epoch has ended
-                generate_and_print_sample(model, tokenizer, device, start_context)
-    except KeyboardInterrupt:
-        print(f"Interrupted after {len(track_lrs)} updates; the model keeps what it has learned.")
+        with interruptible():
+            for progress, losses in steps:
+                if losses is not None:
+                    train_losses.append(losses[0])
+                    val_losses.append(losses[1])
+                    track_tokens_seen.append(progress.tokens_seen)
+                if progress.batch == 0:  # an epoch has ended
+                    generate_and_print_sample(model, tokenizer, device, start_context)
     finally:
         for group in optimizer.param_groups:
             group["lr"] = peak_lr

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from helpers import checks
-from helpers.checks._core import Question, Verdict
+from helpers.course.checks._core import Question, Verdict
 
 
 def fails(verdict: Verdict, *words: str) -> None:

@@ -1,4 +1,4 @@
-"""What tests/test_distributed.py runs as two processes: `helpers.launch 2 tests/distributed_worker.py FOLDER`.
+"""What tests/test_distributed.py runs as two processes: `helpers.apps.launch 2 tests/distributed_worker.py FOLDER`.
 
 Starting a process costs seconds, so one start does everything; the first process writes the results to FOLDER.
 """
@@ -13,10 +13,11 @@ import torch
 import torch.distributed as dist
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
-from helpers import GPTModel, calc_loss_batch, train_distributed
-from helpers.corpus import TokenWindows
-from helpers.distributed import exchanging, join_processes, make_loaders, share
-from helpers.train_distributed import read_options, token_ids, train
+from helpers import GPTModel, calc_loss_batch
+from helpers.apps import train_distributed
+from helpers.apps.corpus import TokenWindows
+from helpers.apps.distributed import exchanging, join_processes, make_loaders, share
+from helpers.apps.train_distributed import read_options, token_ids, train
 
 SMALL = "--set emb_dim=32 n_heads=2 n_layers=2 context_length=16 drop_rate={} --batch-size 8 --epochs 1"
 VOCABULARY = 97  # a small one makes tiny models fast

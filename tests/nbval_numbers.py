@@ -146,7 +146,7 @@ def _first_problem(got: str, expected: str, new: list[Token], old: list[Token], 
 
 # Figures: after blurring over 2 x 2 pixels, the mean absolute difference (0 to 255, the worst of red, green and blue)
 # in each block of 8 x 8 pixels; the whole picture may be moved by a pixel, the best place counts for each block.
-# Measured on figures made by helpers.plots: drawn again, or all moved by a pixel, 0; another palette 3; curves whose
+# Measured on figures of helpers.course.plots: drawn again, or all moved by a pixel, 0; another palette 3; curves whose
 # values changed by 1e-3 8. Against that: a box in white instead of light grey 17, a thin dashed line 30, a letter 34,
 # one digit in 7-point type 37 and in 10-point type 43, a bar 1 % longer 90, a curve left out over 100.
 # Type moved by part of a pixel would give 30, but matplotlib places type on whole pixels.

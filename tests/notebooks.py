@@ -258,7 +258,7 @@ def pictures(page: Page) -> Iterator[str]:
             yield f"{name(cell)} shows an image by HTML: use plots.show"
     for text in page.prose:
         if re.search(r"!\[|<img", text.replace(BADGE_IMAGE, "")):
-            yield f"an image in markdown, {text[:40]!r}: draw it with helpers.plots"
+            yield f"an image in markdown, {text[:40]!r}: draw it with helpers.course.plots"
 
 
 def frame(page: Page) -> Iterator[str]:
@@ -333,7 +333,7 @@ def tagging(page: Page) -> Iterator[str]:
 
 
 def exercises(page: Page) -> Iterator[str]:
-    from helpers.checks import EXERCISES
+    from helpers.course.checks import EXERCISES
 
     seen, stated = [], []
     for cell in page.nb.cells:
@@ -342,7 +342,7 @@ def exercises(page: Page) -> Iterator[str]:
         for number in [tag.split(":")[1] for tag in tags(cell) if tag.startswith(("exercise:", "solution:"))]:
             seen.append(number)
             if number not in EXERCISES:
-                yield f"exercise {number} has no checker in helpers.checks"
+                yield f"exercise {number} has no checker in helpers.course.checks"
                 continue
             if stated[-1:] != [number]:
                 yield f"exercise {number} has no heading `### Exercise {number}: ...` above its cell"

@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from helpers import create_dataloader_v1, datasets, get_profile, get_tokenizer, load_text
+from helpers import create_dataloader_v1, get_profile, get_tokenizer, load_text, texts
 from tests.notebooks import ROOT, all_notebooks
 
 # The folder with the book's data, seen from the repository; without it these tests cannot say anything.
@@ -63,7 +63,7 @@ def book(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.chdir(ROOT)
     try:
-        there = datasets.find(datasets.BOOK_FILES["the-verdict"])
+        there = texts.find(texts.BOOK_FILES["the-verdict"])
     except ValueError:
         there = None
     if there is None:

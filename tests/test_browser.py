@@ -41,7 +41,7 @@ widgets.play(bar, alt="{ALT}", height=widgets.slider("height", 1, 9, 1, 3))
 """
 MAP_CODE = """
 from IPython.display import display
-from helpers.figures import understanding as figures
+from helpers.course.figures import ch01 as figures
 
 display({"text/html": figures.course_map("."), "text/plain": "Map of the course."}, raw=True)
 """
@@ -126,7 +126,7 @@ class Lab:
             REPOSITORY / "helpers", self.course / "helpers", ignore=shutil.ignore_patterns("__pycache__", "assets")
         )
         cells = [
-            nbformat.v4.new_markdown_cell("# Chapter 0\n\n[the widgets](../helpers/widgets.py)"),
+            nbformat.v4.new_markdown_cell("# Chapter 0\n\n[the widgets](../helpers/course/widgets.py)"),
             nbformat.v4.new_code_cell(CODE.strip()),
         ]
         kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}

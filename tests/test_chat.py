@@ -6,8 +6,9 @@ import ipywidgets
 import pytest
 import torch
 
-from helpers import chat, checkpoints
-from helpers.chat import Chat
+from helpers import checkpoints
+from helpers.apps import chat
+from helpers.apps.chat import Chat
 from helpers.gpt import GPTModel, gpt_config
 from helpers.lora import replace_linear_with_lora
 from helpers.tokenizers import END_OF_TEXT, get_tokenizer
@@ -238,7 +239,9 @@ class TestWidget:
     @pytest.fixture(name="parts")
     def shown_parts(self, model, monkeypatch):
         bundles = []
-        monkeypatch.setattr("helpers.widgets.display", lambda bundle, **options: bundles.append((bundle, options)))
+        monkeypatch.setattr(
+            "helpers.course.widgets.display", lambda bundle, **options: bundles.append((bundle, options))
+        )
         chat.widget(model)
         ((bundle, options),) = bundles
         assert options == {"raw": True}

@@ -10,8 +10,8 @@ from itertools import pairwise
 
 import pytest
 
-from helpers import chat, chat_page
-from helpers.chat import Chat
+from helpers.apps import chat, chat_page
+from helpers.apps.chat import Chat
 from helpers.tokenizers import get_tokenizer
 
 from .test_browser import open_browser, system_chromium  # noqa: F401 (the fixtures visit and chromium)
@@ -155,7 +155,7 @@ def test_a_reply_is_streamed_and_nothing_leaves_the_machine(server, slow, visit)
 def test_make_chat_serves_the_course_model(visit):
     from playwright.sync_api import expect
 
-    command = [sys.executable, "-m", "helpers.chat_page", "--no-browser", "--port", "0"]
+    command = [sys.executable, "-m", "helpers.apps.chat_page", "--no-browser", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             line = process.stdout.readline()

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import helpers.checkpoints
 from helpers import Progress, load_checkpoint, load_model, save_checkpoint, save_model, training_steps
-from helpers.checkpoints import write_whole
+from helpers.files import write_whole
 from tests.tiny import CPU, TINY, lively_model, loader, tiny_model, windows
 
 REPOSITORY = Path(__file__).parent.parent

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from helpers import checks
-from helpers.checks import appendix_a
+from helpers.course.checks import appendix_a
 from tests.checkers import fails
 
 HERE = sys.version.split()[0]

@@ -7,8 +7,8 @@ import re
 import pytest
 
 from helpers import checks
-from helpers.checks import appendix_b
-from helpers.references import load_references
+from helpers.course.checks import appendix_b
+from helpers.course.references import load_references
 
 OLDEST = "Learning representations by back-propagating errors"
 TABLE = load_references()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from helpers import checks, learning_rate_at
-from helpers.checks import appendix_d
+from helpers.course.checks import appendix_d
 from tests import checkers
 
 

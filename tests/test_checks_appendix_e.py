@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from helpers import LinearWithLoRA, checks
-from helpers.checks import appendix_e
+from helpers.course.checks import appendix_e
 from tests import checkers
 
 

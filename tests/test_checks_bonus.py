@@ -12,7 +12,12 @@ from torch import nn
 
 from helpers import checks
 from helpers.bpe import join_pair
-from helpers.checks import bonus, dpo
+from helpers.course.checks import (
+    bpe_from_scratch,
+    buffers,
+    dpo_preference_tuning,
+    embedding_layer_and_linear_layer,
+)
 
 # ---- right and wrong answers -----------------------------------------------------------------------------------------
 
@@ -328,9 +333,16 @@ def test_checkers_leave_the_random_state_alone():
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("topic", ["bpe", "embedding", "buffers", "dpo"])
-def test_every_option_is_explained(topic):
-    questions = dpo._QUESTIONS if topic == "dpo" else getattr(bonus, f"_{topic.upper().rstrip('S')}_QUESTIONS")
+@pytest.mark.parametrize(
+    ("topic", "questions"),
+    [
+        ("bpe", bpe_from_scratch._BPE_QUESTIONS),
+        ("embedding", embedding_layer_and_linear_layer._EMBEDDING_QUESTIONS),
+        ("buffers", buffers._BUFFER_QUESTIONS),
+        ("dpo", dpo_preference_tuning._QUESTIONS),
+    ],
+)
+def test_every_option_is_explained(topic, questions):
     grader = getattr(checks, f"self_test_{topic}")
     assert grader(q1=None).passed is None
     for number, question in enumerate(questions, start=1):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from helpers import checks
-from helpers.checks import ch01
+from helpers.course.checks import ch01
 
 
 def most_probable(counts, token):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from helpers import GPTDatasetV1, checks, create_dataloader_v1, get_tokenizer, load_text, split_text
-from helpers.checks import ch02
+from helpers.course.checks import ch02
 
 TEXT = load_text("story")
 

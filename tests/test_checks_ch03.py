@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from helpers import MultiHeadAttention, MultiHeadAttentionWrapper, SelfAttention_v1, SelfAttention_v2, checks
-from helpers.checks import ch03
+from helpers.course.checks import ch03
 from tests import checkers
 
 NAMES = ("W_query", "W_key", "W_value")

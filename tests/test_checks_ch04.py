@@ -10,8 +10,8 @@ import torch
 import torch.nn as nn
 
 from helpers import GPT_CONFIG_124M, GPT_SIZES, GPTModel, TransformerBlock, checks, gpt_config
-from helpers.checks import ch04
-from helpers.figures import gpt as figures
+from helpers.course.checks import ch04
+from helpers.course.figures import ch04 as figures
 from tests.checkers import fails
 
 

@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from helpers import GPT_SIZES, GPTModel, calc_loss_loader, checks, gpt_config, load_checkpoint, training_steps
-from helpers.checks import ch05
-from helpers.figures import pretraining as figures
+from helpers.course.checks import ch05
+from helpers.course.figures import ch05 as figures
 from tests.checkers import fails
 
 CPU = torch.device("cpu")
@@ -340,7 +340,7 @@ def test_self_test_is_graded():
 
 def test_the_cut_keeps_what_choose_next_draws_from():
     from helpers import choose_next
-    from helpers.plots import png
+    from helpers.course.plots import png
 
     logits = torch.randn(30, generator=torch.Generator().manual_seed(8)) * 2
     for options in ({"top_k": 4}, {"top_p": 0.7}, {"top_k": 6, "top_p": 0.5}, {}):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from helpers import checks
-from helpers.checks import ch06
+from helpers.course.checks import ch06
 from tests.checkers import fails
 
 

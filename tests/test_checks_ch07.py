@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from helpers import checks, replace_linear_with_lora
-from helpers.checks import ch07
+from helpers.course.checks import ch07
 from helpers.instructions import format_input, format_phi3
 from tests.checkers import fails
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from helpers import checks
-from helpers.checks import kv_cache
-from helpers.figures import kv_cache as figures
+from helpers.course.checks import kv_cache
+from helpers.course.figures import kv_cache as figures
 from tests import checkers
 
 

@@ -328,7 +328,7 @@ class TestTraining:
             called.append(1)
             return training_steps(*args, **options)
 
-        monkeypatch.setattr("helpers.classification.training_steps", watched)
+        monkeypatch.setattr("helpers.training.training_steps", watched)
         model = classifier(model=tiny_model)
         train_classifier_simple(
             model, self.loader(), self.loader(), torch.optim.AdamW(model.parameters()), CPU, 1, 9, 1

@@ -12,10 +12,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import helpers.corpus
+import helpers.apps.corpus
 from helpers import GPTDatasetV1, get_tokenizer, load_text
-from helpers.corpus import END_OF_TEXT, TokenWindows, fingerprint, open_corpus, pieces
-from helpers.datasets import EMBEDDED_TEXTS
+from helpers.apps.corpus import END_OF_TEXT, TokenWindows, fingerprint, open_corpus, pieces
+from helpers.texts import EMBEDDED_TEXTS
 
 TOKENIZER = get_tokenizer()
 
@@ -38,8 +38,8 @@ def folder(tmp_path):
 @pytest.fixture
 def counting(monkeypatch):
     """How often a folder was tokenized."""
-    calls, real = [], helpers.corpus._tokenize
-    monkeypatch.setattr(helpers.corpus, "_tokenize", lambda *args: (calls.append(1), real(*args))[1])
+    calls, real = [], helpers.apps.corpus._tokenize
+    monkeypatch.setattr(helpers.apps.corpus, "_tokenize", lambda *args: (calls.append(1), real(*args))[1])
     return calls
 
 
@@ -55,8 +55,8 @@ class TestTokens:
 
     def test_a_large_file_in_pieces(self, tmp_path, monkeypatch):
         text = load_text("story") + "\n\n\n  spaces   and 1234567 digits, it's\t\ttabs \n \n漢字 " * 50
-        monkeypatch.setattr(helpers.corpus, "_PIECE", 1000)
-        monkeypatch.setattr(helpers.corpus.pieces, "__defaults__", (100,))
+        monkeypatch.setattr(helpers.apps.corpus, "_PIECE", 1000)
+        monkeypatch.setattr(helpers.apps.corpus.pieces, "__defaults__", (100,))
         (tmp_path / "texts").mkdir()
         (tmp_path / "texts" / "a.txt").write_text(text, encoding="utf-8")
         assert len(list(pieces(tmp_path / "texts" / "a.txt"))) > 200
@@ -124,7 +124,7 @@ class TestChanges:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(helpers.corpus, "_append", interrupt)
+            patch.setattr(helpers.apps.corpus, "_append", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 open_corpus(folder)
         names = sorted(path.name for path in folder.parent.iterdir())
@@ -141,7 +141,7 @@ class TestChanges:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(helpers.corpus, "write_text_whole", stop)
+            patch.setattr(helpers.apps.corpus, "write_text_whole", stop)
             with pytest.raises(KeyboardInterrupt):
                 open_corpus(folder)
         assert open_corpus(folder).tolist()[-2:] == [*encode("new"), END_OF_TEXT]
@@ -210,25 +210,25 @@ def test_fingerprint(monkeypatch):
     ids = np.arange(1000, dtype=np.uint16)
     whole = fingerprint(ids)
     assert whole.startswith("1000 tokens, crc32 ")
-    monkeypatch.setattr(helpers.corpus, "_PIECE", 7)
+    monkeypatch.setattr(helpers.apps.corpus, "_PIECE", 7)
     assert fingerprint(ids) == whole
     assert len({whole, fingerprint(ids[:-1]), fingerprint(ids[::-1])}) == 3
 
 
 def test_command_line(folder, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["corpus", str(folder)])
-    helpers.corpus.main()
+    helpers.apps.corpus.main()
     assert capsys.readouterr().out.endswith(f"tokens in {folder.parent / 'texts.tokens'}\n")
     monkeypatch.setattr(sys, "argv", ["corpus", str(folder / "none")])
     with pytest.raises(SystemExit, match=r"error: .*none is not a folder"):
-        helpers.corpus.main()
+        helpers.apps.corpus.main()
 
 
 def test_killed(folder):
     """A process that dies in the middle leaves what was there before."""
     before = open_corpus(folder).tolist()
     (folder / "new.txt").write_text("new", encoding="utf-8")
-    code = "import os, signal, sys, helpers.corpus as c; c._append = lambda *_: os._exit(9); c.open_corpus(sys.argv[1])"
+    code = "import os, sys, helpers.apps.corpus as c; c._append = lambda *_: os._exit(9); c.open_corpus(sys.argv[1])"
     run = subprocess.run([sys.executable, "-c", code, str(folder)], env={**os.environ, "TQDM_DISABLE": "1"})
     assert run.returncode == 9
     assert np.fromfile(folder.parent / "texts.tokens", dtype="<u2").tolist() == before

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import nbformat
 import pytest
 
-from helpers.figures.course_map import course_map
+from helpers.course.figures.course_map import course_map
 from tests.notebooks import ROOT, all_notebooks
 
 SVG, HTML = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xhtml}"

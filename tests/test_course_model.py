@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from helpers import GPTModel, generate, get_tokenizer, load_course_model, save_model
-from helpers.course_model import COURSE_MODEL_FILE, save_course_model
+from helpers.pretrained import COURSE_MODEL_FILE, save_course_model
 from tests.tiny import TINY, lively_model, windows
 
 

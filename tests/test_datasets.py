@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from helpers import datasets, get_tokenizer, load_instructions, load_messages, load_text
+from helpers import get_tokenizer, load_instructions, load_messages, load_text, texts
 
 CONTENT = ("It was a bright cold day, and the clocks were striking thirteen.\n" * 300).encode()
 NAME = "a-text.txt"
@@ -73,13 +73,13 @@ def empty_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_CACHE_DIR", str(cache))
     monkeypatch.delenv("COURSE_DATA_DIR", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(datasets, "_RETRY_PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(texts, "_RETRY_PAUSES", (0.0, 0.0, 0.0))
     return cache
 
 
 def data_file(*sources):
     urls = tuple(source if isinstance(source, str) else source.url for source in sources)
-    return datasets.DataFile(name=NAME, sha256=hashlib.sha256(CONTENT).hexdigest(), urls=urls)
+    return texts.DataFile(name=NAME, sha256=hashlib.sha256(CONTENT).hexdigest(), urls=urls)
 
 
 def files_in(folder):
@@ -89,7 +89,7 @@ def files_in(folder):
 class TestDownloads:
     def test_first_source(self, serve, cache, capfd):
         first, second = serve("right"), serve("right")
-        path = datasets.fetch(data_file(first, second))
+        path = texts.fetch(data_file(first, second))
         assert path == cache / NAME
         assert path.read_bytes() == CONTENT
         assert (first.count, second.count) == (1, 0)
@@ -98,7 +98,7 @@ class TestDownloads:
     @pytest.mark.parametrize("behaviour", ["502", "half-way", "wrong bytes"])
     def test_second_source(self, serve, cache, capfd, behaviour):
         first, second = serve(behaviour), serve("right")
-        path = datasets.fetch(data_file(first, second))
+        path = texts.fetch(data_file(first, second))
         assert path.read_bytes() == CONTENT
         assert (first.count, second.count) == (1, 1)
         assert files_in(cache) == [NAME]
@@ -107,12 +107,12 @@ class TestDownloads:
     def test_nothing_listens_at_the_first_source(self, serve, cache):
         gone = serve("right")
         gone.close()
-        assert datasets.fetch(data_file(gone, serve("right"))).read_bytes() == CONTENT
+        assert texts.fetch(data_file(gone, serve("right"))).read_bytes() == CONTENT
         assert files_in(cache) == [NAME]
 
     def test_nothing_is_downloaded_twice(self, serve):
         source = serve("right")
-        paths = {datasets.fetch(data_file(source)) for _ in range(3)}
+        paths = {texts.fetch(data_file(source)) for _ in range(3)}
         assert len(paths) == 1
         assert source.count == 1
 
@@ -120,8 +120,8 @@ class TestDownloads:
         cache.mkdir()
         (cache / NAME).write_bytes(CONTENT[:100])
         source = serve("right")
-        assert datasets.find(data_file(source)) is None
-        assert datasets.fetch(data_file(source)).read_bytes() == CONTENT
+        assert texts.find(data_file(source)) is None
+        assert texts.fetch(data_file(source)).read_bytes() == CONTENT
         assert files_in(cache) == [NAME]
         assert capfd.readouterr() == ("", "")
 
@@ -129,7 +129,7 @@ class TestDownloads:
     def test_no_source_delivers(self, serve, cache, behaviours):
         first, second = map(serve, behaviours)
         with pytest.raises(ConnectionError) as failure:
-            datasets.fetch(data_file(first, second))
+            texts.fetch(data_file(first, second))
         message = str(failure.value)
         assert "\n" not in message
         assert all(word in message for word in (NAME, "COURSE_DATA_DIR", first.url, second.url))
@@ -144,7 +144,7 @@ class TestDownloads:
 
         monkeypatch.setattr(pooch, "retrieve", fail)
         with pytest.raises(ConnectionError, match="TimeoutError"):
-            datasets.fetch(data_file("http://127.0.0.1/nothing"))
+            texts.fetch(data_file("http://127.0.0.1/nothing"))
 
     def test_a_source_that_recovers(self, cache, monkeypatch):
         import pooch
@@ -158,12 +158,12 @@ class TestDownloads:
             return str(outcome)
 
         monkeypatch.setattr(pooch, "retrieve", retrieve)
-        assert datasets.fetch(data_file("http://127.0.0.1/one", "http://127.0.0.1/two")) == cache / NAME
+        assert texts.fetch(data_file("http://127.0.0.1/one", "http://127.0.0.1/two")) == cache / NAME
 
     def test_after_a_failure_the_next_call_tries_again(self, serve):
         with pytest.raises(ConnectionError):
-            datasets.fetch(data_file(serve("half-way")))
-        assert datasets.fetch(data_file(serve("right"))).read_bytes() == CONTENT
+            texts.fetch(data_file(serve("half-way")))
+        assert texts.fetch(data_file(serve("right"))).read_bytes() == CONTENT
 
 
 def archive(members):
@@ -183,10 +183,10 @@ class TestArchives:
     def test_the_member_is_kept_and_nothing_else(self, serve, cache, tmp_path):
         content = archive({"folder/text": CONTENT, "../outside": b"", str(tmp_path / "absolute"): b""})
         source = serve("right", content, "data.zip")
-        path = datasets.fetch(self.file(source))
+        path = texts.fetch(self.file(source))
         assert path == cache / NAME and path.read_bytes() == CONTENT
         assert files_in(tmp_path) == ["a-text.txt", "cache"]
-        assert datasets.fetch(self.file(source)) == path and source.count == 1
+        assert texts.fetch(self.file(source)) == path and source.count == 1
 
     @pytest.mark.parametrize(
         "content", [archive({"other": CONTENT}), archive({"folder/text": CONTENT[1:]}), CONTENT, b""]
@@ -194,9 +194,9 @@ class TestArchives:
     def test_a_wrong_archive(self, serve, cache, content):
         first, second = serve("right", content, "data.zip"), serve("right", archive({"folder/text": CONTENT}), "b.zip")
         with pytest.raises(ConnectionError, match=r"data\.zip"):
-            datasets.fetch(self.file(first))
+            texts.fetch(self.file(first))
         assert files_in(cache) == []
-        assert datasets.fetch(self.file(first, second)).read_bytes() == CONTENT
+        assert texts.fetch(self.file(first, second)).read_bytes() == CONTENT
         assert files_in(cache) == [NAME]
 
 
@@ -213,41 +213,41 @@ class TestDataDir:
     def test_absolute(self, folder, serve, cache, monkeypatch):
         source = serve("right")
         monkeypatch.setenv("COURSE_DATA_DIR", str(folder))
-        assert datasets.fetch(data_file(source)) == folder / NAME
+        assert texts.fetch(data_file(source)) == folder / NAME
         assert source.count == 0
         assert files_in(cache) == []
 
     def test_relative_to_the_working_directory(self, folder, monkeypatch):
         monkeypatch.chdir(folder.parent)
         monkeypatch.setenv("COURSE_DATA_DIR", "data")
-        assert datasets.fetch(data_file()).samefile(folder / NAME)
+        assert texts.fetch(data_file()).samefile(folder / NAME)
 
     def test_relative_to_the_repository(self, folder, tmp_path, monkeypatch):
         elsewhere = tmp_path / "elsewhere"
         elsewhere.mkdir()
         monkeypatch.chdir(elsewhere)
-        monkeypatch.setattr(datasets, "_REPOSITORY", folder.parent)
+        monkeypatch.setattr(texts, "_REPOSITORY", folder.parent)
         monkeypatch.setenv("COURSE_DATA_DIR", "data")
-        assert datasets.fetch(data_file()).samefile(folder / NAME)
+        assert texts.fetch(data_file()).samefile(folder / NAME)
 
     def test_home_folder(self, folder, monkeypatch):
         monkeypatch.setenv("HOME", str(folder.parent))
         monkeypatch.setenv("USERPROFILE", str(folder.parent))
         monkeypatch.setenv("COURSE_DATA_DIR", "~/data")
-        assert datasets.fetch(data_file()).samefile(folder / NAME)
+        assert texts.fetch(data_file()).samefile(folder / NAME)
 
     def test_comes_before_the_cache(self, folder, cache, monkeypatch):
         cache.mkdir()
         (cache / NAME).write_bytes(CONTENT)
         monkeypatch.setenv("COURSE_DATA_DIR", str(folder))
-        assert datasets.find(data_file()) == folder / NAME
+        assert texts.find(data_file()) == folder / NAME
 
     @pytest.mark.parametrize("value", ["no/such/folder", "/no/such/folder"])
     def test_missing_folder(self, serve, monkeypatch, value):
         source = serve("right")
         monkeypatch.setenv("COURSE_DATA_DIR", value)
         with pytest.raises(ValueError, match=f"COURSE_DATA_DIR='{value}' is not a folder"):
-            datasets.fetch(data_file(source))
+            texts.fetch(data_file(source))
         assert source.count == 0
 
     def test_wrong_content(self, folder, serve, monkeypatch):
@@ -255,19 +255,19 @@ class TestDataDir:
         (folder / NAME).write_bytes(CONTENT + b"more")
         monkeypatch.setenv("COURSE_DATA_DIR", str(folder))
         with pytest.raises(ValueError, match=r"a-text\.txt is not the file the course expects \(its SHA-256"):
-            datasets.fetch(data_file(source))
+            texts.fetch(data_file(source))
         assert (folder / NAME).read_bytes() == CONTENT + b"more"  # it is the user's: neither changed nor replaced
         assert source.count == 0
 
     def test_folder_without_the_file(self, folder, serve, cache, monkeypatch):
         (folder / NAME).unlink()
         monkeypatch.setenv("COURSE_DATA_DIR", str(folder))
-        assert datasets.fetch(data_file(serve("right"))) == cache / NAME
+        assert texts.fetch(data_file(serve("right"))) == cache / NAME
         assert files_in(folder) == []
 
     def test_empty_is_unset(self, serve, cache, monkeypatch):
         monkeypatch.setenv("COURSE_DATA_DIR", "")
-        assert datasets.fetch(data_file(serve("right"))) == cache / NAME
+        assert texts.fetch(data_file(serve("right"))) == cache / NAME
 
 
 class TestCacheDir:
@@ -279,21 +279,21 @@ class TestCacheDir:
                 monkeypatch.delenv("COURSE_CACHE_DIR")
             else:
                 monkeypatch.setenv("COURSE_CACHE_DIR", value)
-            assert datasets.cache_dir() == pooch.os_cache("llm-course")
+            assert texts.cache_dir() == pooch.os_cache("llm-course")
 
     def test_cached_file_needs_no_source(self, cache):
         cache.mkdir()
         (cache / NAME).write_bytes(CONTENT)
-        assert datasets.fetch(data_file("http://127.0.0.1:9/closed")) == cache / NAME
+        assert texts.fetch(data_file("http://127.0.0.1:9/closed")) == cache / NAME
 
 
 class TestLoadText:
     def test_a_text_of_the_book_is_fetched(self, serve, monkeypatch):
         source = serve("right")
         entry = dataclasses.replace(
-            datasets.BOOK_FILES["the-verdict"], sha256=hashlib.sha256(CONTENT).hexdigest(), urls=(source.url,)
+            texts.BOOK_FILES["the-verdict"], sha256=hashlib.sha256(CONTENT).hexdigest(), urls=(source.url,)
         )
-        monkeypatch.setitem(datasets.BOOK_FILES, "the-verdict", entry)
+        monkeypatch.setitem(texts.BOOK_FILES, "the-verdict", entry)
         assert load_text("the-verdict") == load_text("the-verdict") == CONTENT.decode()
         assert source.count == 1
 
@@ -314,16 +314,16 @@ class TestLoadText:
     def test_quoting_of_messages(self, serve, monkeypatch):
         """A quotation mark at the start of a message swallows the line's end, as in the book."""
         content = b'ham\t"Two\nspam\tlines"\nspam\tone "line"\n'
-        entry = datasets.DataFile("m.tsv", hashlib.sha256(content).hexdigest(), (serve("right", content).url,))
-        monkeypatch.setitem(datasets.BOOK_FILES, "sms-spam-collection", entry)
+        entry = texts.DataFile("m.tsv", hashlib.sha256(content).hexdigest(), (serve("right", content).url,))
+        monkeypatch.setitem(texts.BOOK_FILES, "sms-spam-collection", entry)
         table = load_messages("sms-spam-collection")
         assert table.to_numpy().tolist() == [["ham", "Two\nspam\tlines"], ["spam", 'one "line"']]
 
     def test_instructions_of_the_book(self, serve, monkeypatch):
         entries = [{"instruction": "Say yes.", "input": "", "output": "Yes."}]
         content = json.dumps(entries).encode()
-        entry = datasets.DataFile("i.json", hashlib.sha256(content).hexdigest(), (serve("right", content).url,))
-        monkeypatch.setitem(datasets.BOOK_FILES, "instruction-data", entry)
+        entry = texts.DataFile("i.json", hashlib.sha256(content).hexdigest(), (serve("right", content).url,))
+        monkeypatch.setitem(texts.BOOK_FILES, "instruction-data", entry)
         assert load_instructions("instruction-data") == entries
 
     @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ class TestLoadText:
         with pytest.raises(ValueError, match=f"name='story' is not a set of .*; there are {known}"):
             load("story")
 
-    @pytest.mark.parametrize("file", datasets.BOOK_FILES.values(), ids=lambda file: file.name)
+    @pytest.mark.parametrize("file", texts.BOOK_FILES.values(), ids=lambda file: file.name)
     def test_files_of_the_book(self, file):
         hosts = {url.split("/")[2] for url in file.urls}
         assert len(hosts) >= 2, "a second source on another host"

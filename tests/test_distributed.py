@@ -16,19 +16,12 @@ import torch
 import torch.distributed as dist
 from torch.testing import assert_close
 
-import helpers.launch
-from helpers import (
-    GPTModel,
-    calc_loss_batch,
-    gpt_config,
-    learning_rate_at,
-    load_checkpoint,
-    save_checkpoint,
-    train_distributed,
-)
-from helpers.corpus import TokenWindows
-from helpers.distributed import join_processes, make_loaders
-from helpers.launch import environment, free_port, is_taken, launch, launch_command
+import helpers.apps.launch
+from helpers import GPTModel, calc_loss_batch, gpt_config, learning_rate_at, load_checkpoint, save_checkpoint
+from helpers.apps import train_distributed
+from helpers.apps.corpus import TokenWindows
+from helpers.apps.distributed import join_processes, make_loaders
+from helpers.apps.launch import environment, free_port, is_taken, launch, launch_command
 from tests.distributed_worker import VOCABULARY, small_ids, stop_after, tiny_gpt, tiny_train
 from tests.tiny import CPU, tiny_model
 
@@ -247,7 +240,7 @@ class TestResuming:
     def test_a_checkpoint_of_something_else(self, alone, tmp_path):
         model = GPTModel(tiny_config())
         save_checkpoint(tmp_path / "ours.pt", model, torch.optim.AdamW(model.parameters()))
-        with pytest.raises(ValueError, match=r"ours.pt was not written by helpers.train_distributed"):
+        with pytest.raises(ValueError, match=r"ours.pt was not written by helpers.apps.train_distributed"):
             tiny_train(alone, "--checkpoint", tmp_path / "ours.pt")
         other = tiny_model()
         save_checkpoint(tmp_path / "other.pt", other, torch.optim.AdamW(other.parameters()))
@@ -270,7 +263,7 @@ class TestDeath:
     def test_ends_the_run_and_the_checkpoint_goes_on(self, two, killed_options, tmp_path):
         checkpoint = tmp_path / "run.pt"
         words = [*killed_options, "--checkpoint", checkpoint, "--save-every", 2, "--eval-every", 2]
-        command = launch_command("helpers.train_distributed", 2, *words, port=free_port())
+        command = launch_command("helpers.apps.train_distributed", 2, *words, port=free_port())
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         with subprocess.Popen(command, env=environment(2), **pipes) as run:
             try:
@@ -292,7 +285,7 @@ class TestDeath:
         assert f"Signal 9 (SIGKILL) received by PID {second}" in errors and "update 20" not in out
         assert not is_running(first)
 
-        again = launch("helpers.train_distributed", 2, *words, timeout=300)
+        again = launch("helpers.apps.train_distributed", 2, *words, timeout=300)
         assert again.returncode == 0, again.stderr
         begun = again.stdout.splitlines()[1]
         assert begun.startswith(f"going on from {checkpoint} after update ") and int(begun.split()[-1]) in range(2, 20)
@@ -318,13 +311,13 @@ def taken_port():
 
 class TestLaunch:
     def test_a_port_that_is_taken(self, taken_port, monkeypatch, capsys):
-        monkeypatch.setattr(sys, "argv", ["launch", "--port", str(taken_port), "2", "helpers.train_distributed"])
+        monkeypatch.setattr(sys, "argv", ["launch", "--port", str(taken_port), "2", "helpers.apps.train_distributed"])
         with pytest.raises(SystemExit) as end:
-            helpers.launch.main()
+            helpers.apps.launch.main()
         sentence = f"port {taken_port} of this machine is taken; name another, or none and a free one is found"
         assert end.value.code == f"error: {sentence}"  # Python prints it and ends with status 1
         with pytest.raises(ValueError, match=sentence):
-            launch("helpers.train_distributed", 2, port=taken_port)
+            launch("helpers.apps.train_distributed", 2, port=taken_port)
 
     def test_a_port_that_is_taken_at_the_last_moment(self, taken_port, tmp_path, monkeypatch):
         script = tmp_path / "say.py"
@@ -335,7 +328,7 @@ class TestLaunch:
             ports.append(good if ports else taken_port)
             return ports[-1]
 
-        monkeypatch.setattr(helpers.launch, "free_port", ports_in_turn)
+        monkeypatch.setattr(helpers.apps.launch, "free_port", ports_in_turn)
         run = launch(script, 2, tmp_path / "a word ", timeout=300)
         assert run.returncode == 0, run.stderr
         assert sorted(path.name for path in tmp_path.iterdir()) == ["a word 0", "a word 1", "say.py"]
@@ -348,11 +341,11 @@ class TestLaunch:
             calls.append(command)
             return subprocess.CompletedProcess(command, 1)
 
-        monkeypatch.setattr(helpers.launch.subprocess, "run", failing)
-        monkeypatch.setattr(helpers.launch, "free_port", lambda: taken_port)
+        monkeypatch.setattr(helpers.apps.launch.subprocess, "run", failing)
+        monkeypatch.setattr(helpers.apps.launch, "free_port", lambda: taken_port)
         assert launch("json", 1).returncode == 1
         assert len(calls) == 3
-        monkeypatch.setattr(helpers.launch, "free_port", free_port)
+        monkeypatch.setattr(helpers.apps.launch, "free_port", free_port)
         assert launch("json", 1).returncode == 1  # another failure is not tried again
         assert len(calls) == 4
 
@@ -363,16 +356,16 @@ class TestLaunch:
             calls.append((command, options))
             return subprocess.CompletedProcess(command, 3)
 
-        monkeypatch.setattr(helpers.launch.subprocess, "run", fine)
+        monkeypatch.setattr(helpers.apps.launch.subprocess, "run", fine)
         port = free_port()
-        monkeypatch.setattr(sys, "argv", f"launch --port {port} 2 helpers.train_distributed --epochs 1".split())
+        monkeypatch.setattr(sys, "argv", f"launch --port {port} 2 helpers.apps.train_distributed --epochs 1".split())
         with pytest.raises(SystemExit) as end:
-            helpers.launch.main()
+            helpers.apps.launch.main()
         assert end.value.code == 3
         ((command, how),) = calls
         assert command[1:] == (
             "-m torch.distributed.run --nproc-per-node 2 --master-addr 127.0.0.1 "
-            f"--master-port {port} -m helpers.train_distributed --epochs 1"
+            f"--master-port {port} -m helpers.apps.train_distributed --epochs 1"
         ).split(" ")
         assert how["capture_output"] is False
 
@@ -389,7 +382,7 @@ class TestLaunch:
     @pytest.mark.parametrize(
         ("arguments", "port", "error", "message"),
         [
-            (("helpers.train_distributed", 0), None, ValueError, "processes=0 must be at least 1"),
+            (("helpers.apps.train_distributed", 0), None, ValueError, "processes=0 must be at least 1"),
             (("nowhere/script.py", 2), None, FileNotFoundError, "nowhere/script.py is not there"),
             (("json", 2), 70000, ValueError, "port=70000 must be from 1 to 65535"),
         ],
@@ -471,7 +464,7 @@ class TestTheProgram:
         assert self.ends_with().startswith(f"{end} (")
 
     def test_more_processes_than_gpus(self, monkeypatch):
-        monkeypatch.setattr(sys.modules["helpers.distributed"], "get_device", lambda: torch.device("cuda"))
+        monkeypatch.setattr(sys.modules["helpers.apps.distributed"], "get_device", lambda: torch.device("cuda"))
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
         monkeypatch.setenv("LOCAL_RANK", "2")
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")

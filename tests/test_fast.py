@@ -9,10 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-import helpers.fast
+import helpers.speed.loss
 from helpers import GELU, GPTModel, LayerNorm, MultiHeadAttention, calc_loss_batch, fuse, training_steps
-from helpers.device import bfloat16_is_native
-from helpers.fast import FusedDropout, SoftmaxLoss, few_rows, hidden_states, quick, speed_up
+from helpers.gpt import hidden_states
+from helpers.settings import bfloat16_is_native
+from helpers.speed.few_rows import few_rows, quick
+from helpers.speed.fused import FusedDropout
+from helpers.speed.loss import SoftmaxLoss, speed_up
 from tests.tiny import CPU, TINY, lively_model, loader, tiny_model, windows
 
 
@@ -248,7 +251,7 @@ class TestSoftmaxLoss:
 @pytest.fixture(name="native", params=[True, False], ids=["bfloat16", "no-bfloat16"])
 def processors(request, monkeypatch):
     """A processor with native bfloat16, or without. (The results do not depend on which this one is.)"""
-    monkeypatch.setattr(helpers.fast, "bfloat16_is_native", lambda device: request.param)
+    monkeypatch.setattr(helpers.speed.loss, "bfloat16_is_native", lambda device: request.param)
     return request.param
 
 
@@ -354,7 +357,7 @@ def test_this_processor_is_asked():
 
 FREED_MEMORY = """
 import resource, sys, torch
-from helpers.fast import keep_freed_memory
+from helpers.speed.memory import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

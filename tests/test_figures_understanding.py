@@ -6,7 +6,7 @@ import matplotlib as mpl
 import pytest
 
 from helpers import plots
-from helpers.figures import understanding as figures
+from helpers.course.figures import ch01 as figures
 
 mpl.use("Agg")
 STRANGE = ["$", "$$x_1$", "\\", "\\$", "\n", "", "、", "\ufffd", "\x0b", "-" * 128, " 안녕", "%", "{}"]

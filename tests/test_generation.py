@@ -8,15 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import helpers.generation
-from helpers import (
-    GPTModel,
-    beam_search,
-    choose_next,
-    generate,
-    generate_batch,
-    generate_stream,
-    generate_text_simple,
-)
+from helpers import GPTModel, beam_search, choose_next, generate, generate_batch, generate_stream, generate_text_simple
 from tests.tiny import TINY, lively_model, tiny_model, windows
 
 VOCABULARY = 11

@@ -12,14 +12,7 @@ from pathlib import Path
 import pytest
 
 from helpers import get_tokenizer
-from helpers.make_instruction_data import (
-    INSTRUCTIONS_FILE,
-    UNITS,
-    kind_of,
-    kinds,
-    make_entries,
-    write_instructions,
-)
+from helpers.make.instruction_set import INSTRUCTIONS_FILE, UNITS, kind_of, kinds, make_entries, write_instructions
 
 REPOSITORY = Path(__file__).parent.parent
 SEEDS = INSTRUCTIONS_FILE.parent / "seeds"

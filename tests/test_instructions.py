@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-import helpers.checkpoints
-from helpers import calc_loss_batch, datasets, generate, get_tokenizer, load_instructions, training_steps
+import helpers.files
+from helpers import calc_loss_batch, generate, get_tokenizer, load_instructions, texts, training_steps
 from helpers.instructions import (
     ALPACA,
     PHI3,
@@ -97,7 +97,7 @@ def test_split():
 def test_the_books_split(monkeypatch):
     monkeypatch.setenv("COURSE_DATA_DIR", os.environ.get("COURSE_DATA_DIR", "../shared/data"))
     try:
-        there = datasets.find(datasets.BOOK_FILES["instruction-data"])
+        there = texts.find(texts.BOOK_FILES["instruction-data"])
     except ValueError:
         there = None
     if there is None:
@@ -259,7 +259,7 @@ def test_save_responses(tmp_path, monkeypatch):
     def broken(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(helpers.checkpoints.os, "replace", broken)
+    monkeypatch.setattr(helpers.files.os, "replace", broken)
     with pytest.raises(OSError, match="disk full"):
         save_responses([WITH], ["other"], file)
     assert json.loads(file.read_text(encoding="utf-8")) == rows

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers import generate, get_tokenizer, judges, load_course_model, model_server, query_model, save_gpt2
+from helpers import generate, get_tokenizer, judges, load_course_model, model_client, query_model, save_gpt2
 from helpers.judges import exact_match, generate_model_scores, rouge_l, token_f1
 
 
@@ -140,7 +140,7 @@ class Stub:
 
 @pytest.fixture(name="serve")
 def stubs(monkeypatch):
-    monkeypatch.setattr(model_server, "_RETRY_PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(model_client, "_RETRY_PAUSES", (0.0, 0.0, 0.0))
     monkeypatch.setenv("TQDM_DISABLE", "1")
     started = []
 
@@ -306,8 +306,8 @@ class TestOllama:
 
     def test_wrong_for_ever(self, serve, monkeypatch):
         pauses = []
-        monkeypatch.setattr(model_server, "_RETRY_PAUSES", (0.0, 2.0, 5.0))
-        monkeypatch.setattr(model_server.time, "sleep", pauses.append)
+        monkeypatch.setattr(model_client, "_RETRY_PAUSES", (0.0, 2.0, 5.0))
+        monkeypatch.setattr(model_client.time, "sleep", pauses.append)
         server = serve(CHAT, failure(500, "llama runner process has terminated"))
         with pytest.raises(ConnectionError, match=r"fails \(500: llama runner process has terminated\); look into"):
             query_model("p", "llama3", server.url)

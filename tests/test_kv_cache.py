@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from helpers import fuse
-from helpers.kv_cache import KVCache, forward_cached
+from helpers.speed.kv_cache import KVCache, forward_cached
 from tests.tiny import TINY, lively_model, windows
 
 CONTEXT = TINY["context_length"]

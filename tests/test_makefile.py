@@ -35,7 +35,7 @@ case "$1 $2" in
         case "$*" in
             *install*) echo "install" >> log; exit {install_fails} ;;
         esac ;;
-    "-m pytest"|"-m helpers.chat_page") shift; echo "python $@" ;;
+    "-m pytest"|"-m helpers.apps.chat_page") shift; echo "python $@" ;;
 esac
 """
 
@@ -245,7 +245,7 @@ class TestOtherTargets:
         course.add_python("python3")
         course.variables["DISPLAY"] = display
         line = course.make("chat", "CHAT_ARGS=--model x").stdout.splitlines()[-1]
-        assert line.split() == ["python", "helpers.chat_page", *flags, "--model", "x"]
+        assert line.split() == ["python", "helpers.apps.chat_page", *flags, "--model", "x"]
 
     def test_help_lists_every_target(self, course):
         result = course.make("help")

@@ -263,7 +263,7 @@ import io, os, ipywidgets
 from IPython.display import HTML, Latex, display
 from PIL import Image, ImageDraw
 
-def show(height):  # in place of helpers.plots, which takes longer to import
+def show(height):  # in place of helpers.course.plots, which takes longer to import
     picture, data = Image.new("RGB", (200, 100), "white"), io.BytesIO()
     for x, top in ((50, 80), (120, 80 - height)):
         ImageDraw.Draw(picture).rectangle((x, top - 20, x + 30, 90), fill="navy")

@@ -12,7 +12,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from helpers.checks import EXERCISES
+from helpers.course.checks import EXERCISES
 from tests.nbval_numbers import WIDGET
 from tests.notebooks import (
     BADGE,

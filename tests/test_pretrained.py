@@ -25,7 +25,7 @@ from helpers import (
     save_gpt2,
 )
 from helpers.pretrained import REPOSITORIES, fetch_gpt2, find_gpt2, read_gpt2
-from helpers.profiles import PROFILES
+from helpers.settings import PROFILES
 from tests.tiny import CPU, TINY, lively_model, tiny_model, windows
 
 REPOSITORY = Path(__file__).parent.parent

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from helpers import GPT_CONFIG_124M, PROFILES, GPTModel, get_device, get_profile
-from helpers.datasets import BOOK_FILES, EMBEDDED_TEXTS
-from helpers.device import bfloat16_is_native
+from helpers.settings import bfloat16_is_native
+from helpers.texts import BOOK_FILES, EMBEDDED_TEXTS
 
 
 @pytest.fixture(autouse=True)

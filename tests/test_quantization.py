@@ -19,7 +19,7 @@ from helpers import (
     training_steps,
 )
 from helpers.checkpoints import load_saved_gpt
-from helpers.quantization import BFloat16Linear, Int8Linear, PackedLinear
+from helpers.speed.weight_formats import BFloat16Linear, Int8Linear, PackedLinear
 from tests.tiny import CPU, lively_model, loader, tiny_model, windows
 
 KINDS = pytest.mark.parametrize("kind", [BFloat16Linear, Int8Linear])

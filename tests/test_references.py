@@ -14,8 +14,8 @@ import matplotlib.pyplot as plt
 import nbformat
 import pytest
 
-from helpers import references
-from helpers.references import CHAPTERS, KINDS, find_problems, load_references, select, to_html
+from helpers.course import references
+from helpers.course.references import CHAPTERS, KINDS, find_problems, load_references, select, to_html
 from tests.notebooks import ROOT
 
 mpl.use("Agg")
@@ -246,7 +246,7 @@ class TestHtml:
 
 class TestFigures:
     def test_ideas_come_from_the_list_and_time_runs_down(self, table):
-        from helpers.figures import references as figures
+        from helpers.course.figures import appendix_b as figures
 
         years = dict(zip(table["title"], table["year"], strict=True))
         when = {name: years[title] for name, (_, title) in figures.IDEAS.items()}
@@ -258,7 +258,7 @@ class TestFigures:
         plt.close(figures.ideas(table))
 
     def test_timeline_has_a_dot_for_each(self, table):
-        from helpers.figures import references as figures
+        from helpers.course.figures import appendix_b as figures
 
         fig = figures.timeline(table)
         dots = [line for line in fig.axes[0].lines if line.get_marker() == "o"]
@@ -288,7 +288,7 @@ class TestNotebook:
 
 
 def test_pandas_loads_on_use():
-    code = "import sys, helpers; before = set(sys.modules); import helpers.references; "
+    code = "import sys, helpers; before = set(sys.modules); import helpers.course.references; "
     code += "print('pandas' in set(sys.modules) - before)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=ROOT)
     assert (result.stdout.strip(), result.stderr) == ("False", "")

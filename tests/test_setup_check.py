@@ -418,14 +418,14 @@ def test_weights_count_only_when_the_file_is_there(tmp_path, monkeypatch):
 
 
 def test_texts_are_looked_for_and_never_fetched(tmp_path, monkeypatch):
-    from helpers import datasets
+    from helpers import texts
 
     def no_download(*_):
         raise AssertionError("a download was tried")
 
-    monkeypatch.setattr(datasets, "fetch", no_download)
+    monkeypatch.setattr(texts, "fetch", no_download)
     monkeypatch.setenv("COURSE_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(datasets, "EMBEDDED_TEXTS", {"here": SCRIPT, "gone": tmp_path / "gone.txt"})
+    monkeypatch.setattr(texts, "EMBEDDED_TEXTS", {"here": SCRIPT, "gone": tmp_path / "gone.txt"})
     rows = {line["name"]: line for line in check.check_data("quick")}
     assert (rows["here"]["status"], rows["gone"]["status"]) == ("ok", "problem")
     assert rows["the-verdict"]["here"] is False and rows["the-verdict"]["status"] == "ok"

@@ -6,7 +6,7 @@ import re
 import nbformat
 import pytest
 
-from helpers.checks import EXERCISES
+from helpers.course.checks import EXERCISES
 from tests.notebooks import ROOT, SOLUTIONS, STATED, all_notebooks, anchor, exercise_headings, links, tags
 
 

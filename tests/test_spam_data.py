@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers import get_tokenizer, make_spam_data
-from helpers.make_spam_data import SPAM_DIR, SPAM_FILE, build_messages, near_duplicates
+from helpers import get_tokenizer
+from helpers.make import message_set
+from helpers.make.message_set import SPAM_DIR, SPAM_FILE, build_messages, near_duplicates
 
 # The real collection (UCI, 5,574 messages) by the same counts: words that stand in at least 2 % of the messages of one
 # class and in none of the other, and how much of spam has at least one of them; then how sure each trait makes spam.
@@ -40,8 +41,8 @@ TEXTS = {label: [text for other, text in MESSAGES if other == label] for label i
 
 class TestFile:
     def test_made_by_the_generator(self, tmp_path, monkeypatch, capsys):
-        monkeypatch.setattr(make_spam_data, "SPAM_FILE", tmp_path / "messages.tsv")
-        make_spam_data.main()
+        monkeypatch.setattr(message_set, "SPAM_FILE", tmp_path / "messages.tsv")
+        message_set.main()
         assert (tmp_path / "messages.tsv").read_bytes() == SPAM_FILE.read_bytes()
         assert f"{len(MESSAGES)} messages, {len(TEXTS['spam'])} of them spam" in capsys.readouterr().out
 
@@ -74,7 +75,7 @@ class TestFile:
 
     def test_most_are_written_by_hand(self):
         files = [*SPAM_DIR.glob("source/ham_*.txt"), *SPAM_DIR.glob("source/spam_*.txt")]
-        lines = [line for path in files for line in make_spam_data._lines(path)]
+        lines = [line for path in files for line in message_set._lines(path)]
         assert len(lines) == len(set(lines))
         assert len(lines) >= 0.7 * len(MESSAGES)
 
@@ -161,7 +162,7 @@ class TestNoGiveaways:
         assert spam / (ham + spam) <= UCI_SPAM_IF[trait] + 0.03  # no surer sign of spam than in real messages
 
     def test_firms_are_in_both_classes(self):
-        slots = make_spam_data._read_slots()
+        slots = message_set._read_slots()
         for kind in ("bank", "courier", "telco", "shop", "stream", "energy"):
             for firm in slots[kind]:
                 assert all(any(firm in text for text in texts) for texts in TEXTS.values()), firm
@@ -232,7 +233,7 @@ class TestGenerator:
         folder.mkdir()
         for path in (SPAM_DIR / "source").glob("*.txt"):
             (folder / path.name).write_bytes(path.read_bytes() if path.stem == "slots" else b"# nothing yet\n")
-        monkeypatch.setattr(make_spam_data, "SPAM_DIR", tmp_path)
+        monkeypatch.setattr(message_set, "SPAM_DIR", tmp_path)
         spam, ham = folder / "spam_offers.txt", folder / "ham_hard.txt"
         spam.write_text("Call {prem} for a {gift|prize}\n", encoding="utf-8")
         before = build_messages()
@@ -257,6 +258,6 @@ class TestGenerator:
         for path in (SPAM_DIR / "source").glob("*.txt"):
             (folder / path.name).write_bytes(path.read_bytes() if path.stem == "slots" else b"")
         (folder / "ham_hard.txt").write_text(lines, encoding="utf-8")
-        monkeypatch.setattr(make_spam_data, "SPAM_DIR", tmp_path)
+        monkeypatch.setattr(message_set, "SPAM_DIR", tmp_path)
         with pytest.raises(ValueError, match=message):
             build_messages()

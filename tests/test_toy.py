@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from helpers import NeuralNetwork, ToyDataset, compute_accuracy
-from helpers.figures import pytorch as figures
+from helpers.course.figures import appendix_a as figures
 from helpers.toy import SlowDataset
 
 X = torch.tensor([[-1.2, 3.1], [-0.9, 2.9], [-0.5, 2.6], [2.3, -1.1], [2.7, -1.5]])

@@ -437,7 +437,7 @@ class TestTrainModelSimple:
 
         train = torch.utils.data.DataLoader(Rows(*windows(8)), batch_size=2)
         history = function(model, train, loader(4, seed=1), loss_function=loss_function)
-        assert "Interrupted after" in capsys.readouterr().out
+        assert "Interrupted: the model keeps what it has learned" in capsys.readouterr().out
         train_losses, val_losses, tokens_seen = history[:3]
         assert len(train_losses) == len(val_losses) == len(tokens_seen) >= 1
         assert all(map(math.isfinite, train_losses + val_losses))
@@ -450,7 +450,7 @@ class TestTrainModelSimple:
             raise KeyboardInterrupt
 
         assert simple(tiny_model(), loader(), loader(), loss_function=loss_function) == ([], [], [])
-        assert "Interrupted after 0 evaluations" in capsys.readouterr().out
+        assert "Interrupted: the model keeps" in capsys.readouterr().out
 
     @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C reaches a subprocess differently on Windows")
     def test_a_real_interruption(self):
@@ -481,7 +481,8 @@ print("LENGTHS", *map(len, history), out.shape[1], flush=True)
         assert "the model keeps what it has learned" in printed
         name, *lengths, generated = printed.splitlines()[-1].split()
         assert name == "LENGTHS" and int(generated) == 7
-        assert len(set(lengths)) == 1 and int(lengths[0]) >= 3
+        # The signal may come between a line and the record of its losses.
+        assert len(set(lengths)) == 1 and int(lengths[0]) >= 2
 
 
 def published_learning_rates(total, warmup, peak, initial, minimum):
@@ -581,7 +582,7 @@ class TestTrainModel:
         optimizer = adamw(model)
 
         def loss_function(*batch):
-            calls.append(1)
+            calls.extend([1] * model.training)
             if len(calls) == 3:
                 raise error
             return calc_loss_batch(*batch)

@@ -1,0 +1,1 @@
+"""Programs for people: the chat in three forms, training with several processes, a folder of texts as token ids."""

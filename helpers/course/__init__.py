@@ -1,0 +1,1 @@
+"""What frames the course: the list of notebooks, exercise checkers, figures, plots, widgets, references."""

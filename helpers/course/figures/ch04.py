@@ -1,0 +1,387 @@
+"""Pictures for chapter 4: the parts of a GPT model and how they fit together."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon, Rectangle
+from matplotlib.ticker import FuncFormatter
+
+from ..plots import BLUE, GREEN, GREY, INK, ORANGE, PAPER, PINK, RED, SHADE, SKY, arrow, box, canvas, subplots
+
+# Pale versions of the palette, on which dark text is easy to read; one per kind of part in every diagram.
+_NORM, _MIX, _THINK, _EMBED, _WHOLE = "#CFE8F7", "#FBE3B5", "#C5EBDD", "#F3DCEA", SHADE
+
+
+def chapter_map() -> Figure:
+    """What is built in which section, from the parts on the left to generated text on the right."""
+    fig, ax = canvas(7.2, 3.5)
+    box(ax, 3.6, 3.2, "4.1  a dummy model: the frame, with placeholders where the parts will go", 6.9, 0.38, _WHOLE)
+    parts = [
+        (2.5, "ch03  MultiHeadAttention", _MIX),
+        (1.9, "4.2  LayerNorm", _NORM),
+        (1.3, "4.3  GELU and FeedForward", _THINK),
+        (0.7, "4.4  shortcut connections", _WHOLE),
+    ]
+    for y, text, color in parts:
+        box(ax, 1.15, y, text, 2.0, 0.42, color)
+        arrow(ax, (2.15, y), (2.75, 1.6 + 0.12 * (y - 1.6)))
+    box(ax, 3.55, 1.6, "4.5\nTransformer-\nBlock", 1.6, 1.0, _WHOLE, weight="bold")
+    arrow(ax, (4.35, 1.6), (4.75, 1.6))
+    box(ax, 5.25, 1.6, "4.6\nGPTModel", 1.0, 1.0, _WHOLE, weight="bold")
+    arrow(ax, (5.75, 1.6), (6.1, 1.6))
+    box(ax, 6.6, 1.6, "4.7\ngenerate\ntext", 0.95, 1.0, _WHOLE, weight="bold")
+    box(ax, 5.25, 0.5, "embeddings (ch02), final\nLayerNorm, output layer", 1.75, 0.56, _EMBED, fontsize=8.5)
+    arrow(ax, (5.25, 0.78), (5.25, 1.1))
+    ax.text(3.55, 0.86, "used 12 times", ha="center", fontsize=8.5)
+    arrow(ax, (5.25, 3.01), (5.25, 2.1), color=GREY)
+    ax.text(5.33, 2.52, "placeholders replaced", fontsize=8.5, color=INK)
+    return fig
+
+
+def signal_sizes(plain: Sequence[float], normalized: Sequence[float]) -> Figure:
+    """Standard deviation of the activations after each layer, with and without normalization, on a log scale."""
+    fig, ax = subplots(6.4, 2.9)
+    layers = range(len(plain))
+    ax.semilogy(layers, normalized, "o-", color=BLUE, ms=4, label="normalized after every layer")
+    ax.semilogy(layers, plain, "s-", color=RED, ms=4, label="plain")
+    ax.set(xlabel="layer (0 is the input)", ylabel="standard deviation", title="How large the numbers are")
+    ax.legend(loc="lower left")
+    return fig
+
+
+def layer_norm_effect(before: torch.Tensor, after: torch.Tensor) -> Figure:
+    """The numbers of each example (rows) on a line, before and after; mean and one standard deviation marked."""
+    fig, axes = subplots(7, 2.6, 1, 2, sharey=True)
+    for ax, values, title in zip(axes, (before, after), ("before LayerNorm", "after LayerNorm"), strict=True):
+        for row, numbers in enumerate(values.tolist()):
+            mean, std = np.mean(numbers), np.std(numbers)
+            ax.plot([mean - std, mean + std], [row, row], color=ORANGE, lw=7, alpha=0.45, solid_capstyle="butt")
+            ax.plot(numbers, [row] * len(numbers), "o", color=BLUE, ms=6, mec=PAPER, mew=0.7)
+            ax.plot(mean, row - 0.2, "v", color=RED, ms=8)
+        ax.axvline(0, color=GREY, lw=0.8, zorder=0)
+        ax.set(title=title, xlabel="value", xlim=(-2.3, 2.3), ylim=(len(values) - 0.5, -0.6))
+        ax.set_yticks(range(len(values)), labels=[f"example {row}" for row in range(len(values))])
+    axes[0].plot([], [], "o", color=BLUE, label="a value")
+    axes[0].plot([], [], "v", color=RED, label="mean")
+    axes[0].plot([], [], color=ORANGE, lw=7, alpha=0.45, label="± 1 std")
+    axes[0].legend(loc="center left", fontsize=8, handlelength=1.2)
+    return fig
+
+
+def normalization_axes() -> Figure:
+    """A batch as a grid of tokens by features: LayerNorm averages along a row, batch norm down a column."""
+    fig, ax = canvas(7, 2.45)
+    for left, name, chosen in ((0.95, "LayerNorm", "row"), (4.45, "batch normalization", "column")):
+        ax.text(left + 1.0, 2.22, name, ha="center", weight="bold")
+        for row in range(4):
+            for col in range(5):
+                hit = row == 1 if chosen == "row" else col == 1
+                color = SKY if hit else PAPER
+                ax.add_patch(Rectangle((left + 0.4 * col, 1.65 - 0.4 * row), 0.4, 0.4, facecolor=color, edgecolor=INK))
+        ax.text(left - 0.12, 1.25, "tokens", rotation=90, ha="center", va="center", fontsize=9)
+        ax.text(left + 1.0, 0.3, "features", ha="center", va="center", fontsize=9)
+        note = "mean of one token's features" if chosen == "row" else "mean of one feature over tokens"
+        ax.text(left + 1.0, 0.05, note, ha="center", va="center", fontsize=9)
+    return fig
+
+
+def gelu_and_relu(gelu: Callable[[torch.Tensor], torch.Tensor]) -> Figure:
+    """Both activation functions on the left, their derivatives (by autograd) on the right."""
+    fig, (left, right) = subplots(7, 2.9, 1, 2)
+    for function, name, color, style in ((gelu, "GELU", BLUE, "-"), (torch.relu, "ReLU", ORANGE, "--")):
+        x = torch.linspace(-3.5, 3.5, 281, requires_grad=True)
+        y = function(x)
+        (slope,) = torch.autograd.grad(y.sum(), x)
+        if name == "ReLU":  # the jump at 0 is no line: leave a gap there
+            slope = torch.where(x.abs() < 1e-4, torch.nan, slope)
+        left.plot(x.detach(), y.detach(), style, color=color, label=name)
+        right.plot(x.detach(), slope, style, color=color, label=name)
+    for ax, title in ((left, "the function"), (right, "its derivative")):
+        ax.axhline(0, color=GREY, lw=0.8, zorder=0)
+        ax.axvline(0, color=GREY, lw=0.8, zorder=0)
+        ax.set(title=title, xlabel="input $x$")
+        ax.legend(loc="upper left")
+    left.set_ylabel("output")
+    right.set_ylabel("slope")
+    return fig
+
+
+def feed_forward(emb_dim: int = 768, factor: int = 4) -> Figure:
+    """One token's vector on its way through the two linear layers, as wide as it is long."""
+    fig, ax = canvas(7, 3.1)
+    wide, narrow, middle = 2.4, 2.4 / factor, 1.6
+    columns = [(0.7, narrow, _EMBED), (3.0, wide, _THINK), (4.0, wide, _THINK), (6.3, narrow, _EMBED)]
+    for x, height, color in columns:
+        ax.add_patch(Rectangle((x - 0.14, middle - height / 2), 0.28, height, facecolor=color, edgecolor=INK))
+    for (x1, h1, _), (x2, h2, _) in ((columns[0], columns[1]), (columns[2], columns[3])):
+        corners = [(x1 + 0.14, middle + h1 / 2), (x2 - 0.14, middle + h2 / 2)]
+        corners += [(x2 - 0.14, middle - h2 / 2), (x1 + 0.14, middle - h1 / 2)]
+        ax.add_patch(Polygon(corners, facecolor=_WHOLE, edgecolor="none", zorder=0))
+    arrow(ax, (3.14, middle), (3.86, middle))
+    ax.text(3.5, middle + 0.12, "GELU", ha="center")
+    ax.text(1.85, middle, f"Linear\n{emb_dim} to {factor * emb_dim}", ha="center", va="center")
+    ax.text(5.15, middle, f"Linear\n{factor * emb_dim} to {emb_dim}", ha="center", va="center")
+    for x, height, text in (
+        (0.7, narrow, f"{emb_dim}\nnumbers in"),
+        (6.3, narrow, f"{emb_dim}\nnumbers out"),
+    ):
+        ax.text(x, middle - height / 2 - 0.12, text, ha="center", va="top", fontsize=9)
+    ax.text(3.5, 0.12, f"{factor * emb_dim} hidden numbers", ha="center", va="center", fontsize=9)
+    return fig
+
+
+def _add_sign(ax: Axes, x: float, y: float, small: bool = False) -> None:
+    ax.plot(x, y, "o", ms=12 if small else 15, color=PAPER, mec=INK, mew=1)
+    ax.text(x, y - 0.01, "+", ha="center", va="center", fontsize=10 if small else 13)
+
+
+def _around(ax: Axes, x: float, low: float, high: float, side: float) -> None:
+    """A shortcut from (x, low) along `side` to the plus sign at (x, high)."""
+    ax.plot([x, side, side], [low, low, high], color=BLUE, lw=1.8)
+    gap = 0.14 if side > x else -0.14
+    arrow(ax, (side, high), (x + gap, high), color=BLUE, lw=1.8)
+
+
+def shortcut_nets(plain: Sequence[float], shortcut: Sequence[float]) -> Figure:
+    """The five-layer networks side by side, with the mean size of each layer's weight gradient in its box."""
+    fig, ax = canvas(7, 5.7)
+    step, last = 0.95, len(plain) - 1
+    for left, title, means, jumps in (
+        (1.6, "without shortcuts", plain, False),
+        (4.8, "with shortcuts", shortcut, True),
+    ):
+        ax.text(left, 5.5, title, ha="center", va="center", weight="bold")
+        box(ax, left, 0.22, "input: 3 numbers", 1.7, 0.32, PAPER)
+        below = 0.38  # where the arrow into the next layer starts
+        for layer, mean in enumerate(means):
+            y = 0.98 + step * layer
+            arrow(ax, (left, below), (left, y - 0.18))
+            shade = 0.25 + 0.75 * min(1.0, max(0.0, (np.log10(mean) + 4) / 4.2))
+            color = tuple(1 - shade * (1 - channel) for channel in (0.98, 0.86, 0.62))
+            box(ax, left, y, f"layer {layer + 1}   gradient {mean:.5f}", 2.2, 0.36, color)
+            below = y + 0.18
+            if jumps and layer < last:
+                arrow(ax, (left, below), (left, y + 0.3))
+                _add_sign(ax, left, y + 0.42, small=True)
+                _around(ax, left, y - 0.3, y + 0.42, left + 1.3)
+                below = y + 0.52
+        arrow(ax, (left, below), (left, 5.3))
+    ax.text(6.2, 1.45, "the layer's\ninput is\nadded to\nits output", color=BLUE, fontsize=9, va="center")
+    return fig
+
+
+def gradient_means(curves: Mapping[str, Sequence[float]], title: str) -> Figure:
+    """Mean gradient per layer on a log scale, one line per network; with many layers, no markers."""
+    fig, ax = subplots(6.4, 3)
+    for (name, means), color, marker in zip(curves.items(), (RED, BLUE), ("s", "o"), strict=True):
+        ax.semilogy(range(1, len(means) + 1), means, marker=marker, ms=5, color=color, label=name)
+    if len(next(iter(curves.values()))) < 10:
+        ax.set_xticks(range(1, len(next(iter(curves.values()))) + 1))
+    ax.set(xlabel="layer (1 is nearest the input)", ylabel="mean |gradient| of weights", title=title)
+    ax.legend()
+    return fig
+
+
+def transformer_block() -> Figure:
+    """The block from bottom to top: two halves, each LayerNorm, work, dropout, then the shortcut's plus."""
+    fig, ax = canvas(7, 6.3)
+    x, side = 2.6, 4.45
+    ax.add_patch(Rectangle((0.85, 0.72), 4.05, 4.95, facecolor="#F8FAFB", edgecolor=GREY, lw=1.2, zorder=0))
+    ax.text(2.6, 0.22, "x, shape (B, T, 768)", ha="center", va="center")
+    ax.text(2.6, 6.12, "output, shape (B, T, 768)", ha="center", va="center")
+    heights = [1.25, 1.8, 2.35, 2.85, 3.6, 4.15, 4.7, 5.2]
+    labels = [
+        ("LayerNorm   norm1", _NORM),
+        ("MultiHeadAttention   att", _MIX),
+        ("Dropout   drop_shortcut", _WHOLE),
+        None,
+        ("LayerNorm   norm2", _NORM),
+        ("FeedForward   ff", _THINK),
+        ("Dropout   drop_shortcut", _WHOLE),
+        None,
+    ]
+    arrow(ax, (x, 0.38), (x, heights[0] - 0.19))
+    for index, (y, label) in enumerate(zip(heights, labels, strict=True)):
+        if label is None:
+            _add_sign(ax, x, y)
+        else:
+            box(ax, x, y, label[0], 2.5, 0.38, label[1])
+        top = y + (0.14 if label is None else 0.19)
+        if index + 1 < len(heights):
+            below = 0.14 if labels[index + 1] is None else 0.19
+            arrow(ax, (x, top), (x, heights[index + 1] - below))
+    arrow(ax, (x, 5.34), (x, 5.95))
+    _around(ax, x, 0.9, 2.85, side)
+    _around(ax, x, 3.2, 5.2, side)
+    for y, text in (
+        (1.87, "first half: tokens\nexchange information"),
+        (4.2, "second half: each token\nis worked on by itself"),
+    ):
+        ax.text(5.1, y, text, va="center", fontsize=9)
+    ax.text(4.37, 1.3, "shortcut", color=BLUE, rotation=90, va="center", ha="right", fontsize=9)
+    ax.text(4.37, 3.62, "shortcut", color=BLUE, rotation=90, va="center", ha="right", fontsize=9)
+    return fig
+
+
+def gpt_model(cfg: Mapping[str, Any]) -> Figure:
+    """The whole model from bottom to top, with the shape of what travels on every arrow."""
+    fig, ax = canvas(6.6, 6.9)
+    emb, vocab, layers = cfg["emb_dim"], cfg["vocab_size"], cfg["n_layers"]
+    x, wide = 2.5, 3.1
+    parts = [
+        (1.3, "token embedding   tok_emb", _EMBED, 0.42),
+        (2.1, "+  position embedding   pos_emb", _EMBED, 0.42),
+        (2.9, "dropout   drop_emb", _WHOLE, 0.42),
+        (4.05, f"{layers} × TransformerBlock\ntrf_blocks", _MIX, 0.95),
+        (5.2, "LayerNorm   final_norm", _NORM, 0.42),
+        (6.0, f"output layer   out_head\nLinear, {emb} to {vocab}", _THINK, 0.56),
+    ]
+    ax.text(x, 0.66, "token ids", ha="center", va="center", weight="bold")
+    ax.text(x, 0.3, '"Every effort moves you": 6109 3626 6100 345', ha="center", va="center", fontsize=9)
+    shapes = ["(B, T)"] + [f"(B, T, {emb})"] * 5 + [f"(B, T, {vocab})"]
+    bottom = 0.78
+    for (y, text, color, height), shape in zip(parts, shapes, strict=False):
+        arrow(ax, (x, bottom), (x, y - height / 2))
+        ax.text(x + 0.15, (bottom + y - height / 2) / 2, shape, va="center", color=BLUE, fontsize=9.5)
+        if height > 0.9:  # several blocks, one behind the other
+            for step in (2, 1):
+                shift = 0.07 * step
+                box(ax, x + shift, y + shift, "", wide, height, _MIX)
+        box(ax, x, y, text, wide, height, color)
+        bottom = y + height / 2 + (0.14 if height > 0.9 else 0)
+    arrow(ax, (x, bottom), (x, 6.65))
+    ax.text(x + 0.15, 6.46, shapes[-1], va="center", color=BLUE, fontsize=9.5)
+    ax.text(x, 6.78, "logits", ha="center", va="center", weight="bold")
+    notes = [
+        (1.3, f"{vocab:,} rows of {emb}"),
+        (2.1, f"{cfg['context_length']:,} rows of {emb}"),
+        (2.9, "only while training"),
+        (4.05, "shape in = shape out"),
+        (5.2, "mean 0, variance 1"),
+        (6.0, "a score per token"),
+    ]
+    for y, text in notes:
+        ax.text(4.4, y, text, va="center", fontsize=9, color=INK, ha="left")
+    return fig
+
+
+def count_parameters(cfg: Mapping[str, Any]) -> dict[str, int]:
+    """Parameters of each part of a `GPTModel` with this configuration, from the sizes alone (nothing is built)."""
+    emb, layers = cfg["emb_dim"], cfg["n_layers"]
+    qkv_biases = 3 * emb if cfg["qkv_bias"] else 0
+    return {
+        "token embedding": cfg["vocab_size"] * emb,
+        "position embedding": cfg["context_length"] * emb,
+        "attention": layers * (4 * emb * emb + emb + qkv_biases),
+        "feed-forward": layers * (8 * emb * emb + 5 * emb),
+        "LayerNorms": layers * 4 * emb + 2 * emb,
+        "output layer": cfg["vocab_size"] * emb,
+    }
+
+
+_PART_COLORS = {
+    "token embedding": PINK,
+    "position embedding": GREY,
+    "attention": ORANGE,
+    "feed-forward": GREEN,
+    "LayerNorms": INK,
+    "output layer": SKY,
+}
+
+
+def parameter_bars(cfg: Mapping[str, Any]) -> Figure:
+    """Where a model's parameters sit: a bar per part, with the total and its memory in the title."""
+    parts = count_parameters(cfg)
+    total = sum(parts.values())
+    fig, ax = subplots(7, 3)
+    names = list(parts)
+    counts = np.array([parts[name] for name in names]) / 1e6
+    ax.barh(names, counts, color=[_PART_COLORS[name] for name in names])
+    for row, name in enumerate(names):
+        ax.text(
+            counts[row] + counts.max() * 0.015,
+            row,
+            f"{counts[row]:,.2f} million, {parts[name] / total:.1%}",
+            va="center",
+            fontsize=9,
+        )
+    ax.invert_yaxis()
+    ax.set(xlim=(0, counts.max() * 1.38), xlabel="parameters in millions")
+    ax.set_title(
+        f"{total / 1e6:,.1f} million parameters: {total * 4 / 2**20:,.0f} MB in float32,\n"
+        f"about {total * 16 / 2**20:,.0f} MB to train with AdamW"
+    )
+    return fig
+
+
+def parameter_shares(configs: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """For several configurations, the share of the parameters that each part holds (stacked bars)."""
+    fig, ax = subplots(7, 3.2)
+    counts = {name: count_parameters(cfg) for name, cfg in configs.items()}
+    left = np.zeros(len(counts))
+    for part, color in _PART_COLORS.items():
+        shares = np.array([parts[part] / sum(parts.values()) for parts in counts.values()])
+        ax.barh(list(counts), shares, left=left, color=color, label=part, edgecolor=PAPER, lw=0.6)
+        for row, share in enumerate(shares):
+            if share > 0.035:
+                ax.text(left[row] + share / 2, row, f"{share:.0%}", ha="center", va="center", fontsize=9, color=INK)
+        left += shares
+    ax.invert_yaxis()
+    ax.set(xlim=(0, 1), xlabel="share of all parameters", ylabel="GPT-2 size")
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=9)
+    return fig
+
+
+def next_token_probabilities(probabilities: torch.Tensor, labels: Sequence[str]) -> Figure:
+    """The likeliest tokens as bars, and all probabilities sorted, both beside the uniform distribution's level."""
+    ordered = probabilities.sort(descending=True).values.tolist()
+    uniform = 1 / len(ordered)
+    fig, (left, right) = subplots(7.2, 3.4, 1, 2)
+    left.barh(range(len(labels)), [100 * p for p in ordered[: len(labels)]], color=SKY)
+    left.set_yticks(range(len(labels)), labels=labels, fontsize=9)
+    left.invert_yaxis()
+    left.axvline(100 * uniform, color=RED, lw=1.5)
+    left.set(title="the ten likeliest tokens", xlabel="probability in percent", xlim=(0, 0.03))
+    left.set_xticks([0, 0.01, 0.02, 0.03])
+    right.semilogy(range(1, len(ordered) + 1), [100 * p for p in ordered], color=BLUE, label="the model")
+    right.axhline(100 * uniform, color=RED, lw=1.5, label="all equal")
+    right.set(title="all tokens, sorted", xlabel="rank", ylabel="probability in percent", ylim=(1e-4, 100))
+    right.set_xticks([1, 25000, 50000], labels=["1", "25,000", "50,000"])
+    right.legend()
+    return fig
+
+
+def generation_loop(steps: Sequence[Sequence[str]]) -> Figure:
+    """The loop of greedy generation as a cycle, and the growing text: one list of pieces per step."""
+    fig, ax = canvas(7.2, 4.4)
+    stations = [
+        (0.8, "token ids\n(1, T)", _EMBED),
+        (2.25, "GPTModel", _MIX),
+        (3.7, "logits\n(1, T, V)", _WHOLE),
+        (5.1, "last row\n(1, V)", _WHOLE),
+        (6.45, "argmax\n(1, 1)", _THINK),
+    ]
+    for x, text, color in stations:
+        box(ax, x, 3.75, text, 1.05, 0.56, color)
+    for (x1, *_), (x2, *_) in itertools.pairwise(stations):
+        arrow(ax, (x1 + 0.525, 3.75), (x2 - 0.525, 3.75))
+    ax.plot([6.45, 6.45, 0.8], [3.47, 3.05, 3.05], color=BLUE, lw=1.8)
+    arrow(ax, (0.8, 3.05), (0.8, 3.47), color=BLUE, lw=1.8)
+    ax.text(3.6, 3.17, "append the new token and go round again", ha="center", color=BLUE, fontsize=9)
+    for row, pieces in enumerate(steps):
+        y, x = 2.45 - 0.58 * row, 1.1
+        ax.text(0.95, y, f"round {row + 1}", ha="right", va="center", fontsize=9)
+        for index, piece in enumerate(pieces):
+            width = 0.3 + 0.092 * len(piece)
+            new = index == len(pieces) - 1
+            box(ax, x + width / 2, y, piece, width, 0.4, _THINK if new else _EMBED, fontsize=9)
+            x += width + 0.07
+    return fig

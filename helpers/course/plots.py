@@ -1,0 +1,171 @@
+"""The course's figures: one style, one way to show them with a text alternative, and the plots used everywhere.
+
+Importing this module sets matplotlib's defaults to the course's style. Pictures that belong to a single chapter are
+in `helpers.course.figures`.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython.display import display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+from PIL import Image
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart, in the order in which lines use it.
+BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
+SKY, RED, YELLOW, GREY = "#56B4E9", "#D55E00", "#F0E442", "#767676"
+INK, PAPER, SHADE = "#222222", "#FFFFFF", "#EEF2F5"
+
+_STYLE: dict[str, object] = {
+    "figure.facecolor": PAPER,
+    "figure.constrained_layout.use": True,
+    "axes.facecolor": PAPER,
+    "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, PINK, SKY, RED]),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.labelsize": 10,
+    "axes.grid": False,
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so figures look alike everywhere
+    "font.size": 10,
+    "legend.frameon": False,
+    "lines.linewidth": 2,
+    "text.color": INK,
+}
+plt.rcParams.update(_STYLE)
+_DPI = 144
+_DISPLAY_DPI = 96
+
+
+def subplots(width: float = 7, height: float = 3, rows: int = 1, cols: int = 1, **options) -> tuple[Figure, Axes]:
+    """`plt.subplots` in the course's style; `width` and `height` are in inches, other options go to matplotlib."""
+    return plt.subplots(rows, cols, figsize=(width, height), **options)
+
+
+def canvas(width: float = 7, height: float = 3) -> tuple[Figure, Axes]:
+    """A figure for drawings: no axes, one unit an inch, (0, 0) at the lower left, `width` by `height` units."""
+    fig, ax = subplots(width, height)
+    ax.set(xlim=(0, width), ylim=(0, height), aspect="equal")
+    ax.axis("off")
+    return fig, ax
+
+
+def png(fig: Figure) -> bytes:
+    """The figure as a small PNG (256 colours); the figure is closed."""
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=_DPI)
+    plt.close(fig)
+    small = io.BytesIO()
+    picture = Image.open(buffer).convert("RGB")
+    picture.quantize(256, dither=Image.Dither.NONE).save(small, format="PNG", optimize=True)
+    return small.getvalue()
+
+
+def show(fig: Figure, alt: str) -> None:
+    """Display a figure with its text alternative, which says in words what the figure shows.
+
+    Raises ValueError if `alt` is too short to say it.
+    """
+    if len(alt.split()) < 5:
+        raise ValueError(f"alt={alt!r} must say in a sentence what the figure shows")
+    width, height = fig.get_size_inches()
+    size = {"width": round(width * _DISPLAY_DPI), "height": round(height * _DISPLAY_DPI), "alt": alt}
+    display({"image/png": png(fig), "text/plain": alt}, raw=True, metadata={"image/png": size})
+
+
+def heatmap(
+    ax: Axes,
+    values,
+    rows: Sequence[str] | None = None,
+    cols: Sequence[str] | None = None,
+    fmt: str | None = "{:.2f}",
+    cmap: str = "Blues",
+    vmin: float | None = None,
+    vmax: float | None = None,
+) -> None:
+    """Draw a matrix (rows, cols) as coloured squares, with each number in its square unless `fmt` is None."""
+    values = np.asarray(values, dtype=float)
+    image = ax.imshow(values, cmap=cmap, vmin=vmin, vmax=vmax, aspect="equal")
+    ax.set_xticks(range(values.shape[1]), labels=cols if cols is not None else [])
+    ax.set_yticks(range(values.shape[0]), labels=rows if rows is not None else [])
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    if fmt is None:
+        return
+    for (row, col), value in np.ndenumerate(values):
+        red, green, blue, _ = image.cmap(image.norm(value)) if np.isfinite(value) else (1, 1, 1, 1)
+        dark = 0.213 * red**2.2 + 0.715 * green**2.2 + 0.072 * blue**2.2 < 0.21  # where white reads better than ink
+        text = fmt.format(value).replace("inf", "∞").replace("-", "−")
+        ax.text(col, row, text, ha="center", va="center", fontsize=8.5, color=PAPER if dark else INK)
+
+
+def box(
+    ax: Axes,
+    x: float,
+    y: float,
+    text: str,
+    width: float = 1.0,
+    height: float = 0.4,
+    color: str = SHADE,
+    edge: str = INK,
+    **text_options,
+) -> None:
+    """Draw a rounded box centred on (x, y) with text in it."""
+    corner = (x - width / 2, y - height / 2)
+    style = "round,pad=0,rounding_size=0.06"
+    ax.add_patch(FancyBboxPatch(corner, width, height, boxstyle=style, facecolor=color, edgecolor=edge, lw=1))
+    ax.text(x, y, text, **{"ha": "center", "va": "center", "fontsize": 9, **text_options})
+
+
+def arrow(
+    ax: Axes,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    color: str = INK,
+    curve: float = 0.0,
+    lw: float = 1.2,
+) -> None:
+    """Draw an arrow from `start` to `end`; `curve` bends it (0 is straight)."""
+    shape = {"arrowstyle": "-|>", "color": color, "lw": lw, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 11}
+    ax.annotate("", xy=end, xytext=start, arrowprops={**shape, "connectionstyle": f"arc3,rad={curve}"})
+
+
+def plot_losses(
+    epochs_seen: Sequence[float],
+    tokens_seen: Sequence[int],
+    train_losses: Sequence[float],
+    val_losses: Sequence[float],
+) -> Figure:
+    """Training and validation loss over epochs, with tokens seen along the top (section 5.2). Show it with `show`."""
+    return _two_curves(epochs_seen, tokens_seen, train_losses, val_losses, "loss (nats per token)", "tokens seen")
+
+
+def plot_values(
+    epochs_seen: Sequence[float],
+    examples_seen: Sequence[float],
+    train_values: Sequence[float],
+    val_values: Sequence[float],
+    label: str = "loss",
+) -> Figure:
+    """Two curves of `label` over epochs, with examples seen along the top (section 6.7). Show it with `show`."""
+    return _two_curves(epochs_seen, examples_seen, train_values, val_values, label, "examples seen")
+
+
+def _two_curves(epochs, seen, train_values, val_values, label: str, label_of_seen: str) -> Figure:
+    fig, ax = subplots(6, 3.4)
+    ax.plot(epochs, train_values, label="training")
+    ax.plot(epochs, val_values, linestyle="--", label="validation")
+    ax.set(xlabel="epochs", ylabel=label)
+    ax.legend()
+    top = ax.twiny()  # a second axis that shares the values
+    top.plot(seen, train_values, alpha=0)
+    top.set_xlabel(label_of_seen)
+    top.spines.top.set_visible(True)
+    return fig

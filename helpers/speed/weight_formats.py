@@ -1,0 +1,136 @@
+"""Weights in another form, for generation on a CPU: in 16 or 8 bits for one text, packed for several at once.
+
+Reading the weights is what takes the time when a single token is computed, so fewer bits help. A matrix times a vector
+is the sum of the matrix's columns, each weighted by one entry of the vector. So each linear layer keeps its matrix
+column by column, in pieces, and sums the pieces with the kernels that PyTorch has for embedding tables of few bits.
+They lie in memory in the order in which they are read, which is what makes it fast. In 8 bits, each piece has a scale
+and an offset of its own, and only the weights are rounded: inputs, sums and all other parameters stay float32. In
+bfloat16 the whole model is rounded.
+
+For several rows the arithmetic counts as well, and with it the order in which the weights lie in memory. Packed
+weights are the same numbers in the order in which oneDNN, the library behind PyTorch's products, works through them.
+
+Training, GPUs and 4 bits are not in this module.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from ..gpt import GPTModel
+
+
+class ColumnLinear(nn.Module):
+    """A linear layer that keeps its matrix column by column. (..., d_in) to (..., d_out), in `dtype`."""
+
+    dtype: torch.dtype
+    piece: int  # numbers in a piece; a multiple of the 16 that a processor handles at once
+    few: int  # rows up to which summing pieces is faster than a matrix product
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        self.d_out, self.d_in = linear.weight.shape
+        width = min(self.piece, self.d_out)
+        padded = F.pad(linear.weight.detach().to(self.dtype), (0, 0, 0, -self.d_out % width))
+        self.blocks = len(padded) // width
+        pieces = padded.view(self.blocks, width, self.d_in).transpose(1, 2).reshape(-1, width)  # (blocks * d_in, width)
+        self.register_buffer("weight", self.pack(pieces))
+        self.register_buffer("rows", torch.arange(len(pieces), dtype=torch.int32), persistent=False)
+        starts = torch.arange(0, self.few * len(pieces), self.d_in, dtype=torch.int32)
+        self.register_buffer("starts", starts, persistent=False)  # where each sum begins
+        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach().to(self.dtype), False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        flat = x.reshape(1, -1, self.d_in)  # (1, N, d_in)
+        count = flat.shape[1]
+        if count <= self.few:
+            rows = self.rows.view(-1, 1, self.d_in).expand(-1, count, -1).reshape(-1).contiguous()
+            factors = flat.expand(self.blocks, -1, -1).reshape(-1)  # (blocks * N * d_in,), as rows
+            out = self.sum_pieces(rows, self.starts[: self.blocks * count], factors).view(self.blocks, count, -1)
+        else:
+            out = flat @ self.unpack(self.weight).view(self.blocks, self.d_in, -1)  # (blocks, N, width)
+        out = out.transpose(0, 1).reshape(count, -1)[:, : self.d_out]
+        out = out if self.bias is None else out + self.bias
+        return out.reshape(*x.shape[:-1], self.d_out)
+
+
+class BFloat16Linear(ColumnLinear):
+    """A linear layer in bfloat16, whose sums are rounded once at the end."""
+
+    dtype, piece, few = torch.bfloat16, 128, 3
+    pack = unpack = staticmethod(lambda pieces: pieces)
+
+    def sum_pieces(self, rows: torch.Tensor, starts: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+        return torch.embedding_bag(self.weight, rows, starts, False, 0, False, factors)[0]  # 0: their sum
+
+
+class Int8Linear(ColumnLinear):
+    """A linear layer with weights in 8 bits, for inputs in float32; scale and offset are 8 more bytes of a piece."""
+
+    dtype, piece, few = torch.float32, 384, 16
+    pack = staticmethod(torch.ops.quantized.embedding_bag_byte_prepack)
+    unpack = staticmethod(torch.ops.quantized.embedding_bag_byte_unpack)
+
+    def sum_pieces(self, rows: torch.Tensor, starts: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+        kernel = torch.ops.quantized.embedding_bag_byte_rowwise_offsets
+        return kernel(self.weight, rows, starts, per_sample_weights=factors)
+
+
+class PackedLinear(nn.Module):
+    """A linear layer whose weights lie in oneDNN's order. (..., d_in) to (..., d_out), both float32.
+
+    It saves, copies and pickles its weights in their usual order, and cannot load others.
+    """
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        self.packed = self._pack(linear.weight.detach())
+        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach(), requires_grad=False)
+
+    @staticmethod
+    def _pack(weight: torch.Tensor) -> torch.Tensor:
+        return torch.ops.mkldnn._reorder_linear_weight(weight, 8)  # rows that the order is chosen for
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}weight"] = self.packed.to_dense()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "packed": self.packed.to_dense()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({**state, "packed": self._pack(state["packed"])})
+
+
+def _exchange(model: GPTModel, kind: type[nn.Module]) -> GPTModel:
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Linear):
+                setattr(module, name, kind(child))
+    return model.eval()
+
+
+def quantize_int8(model: GPTModel) -> GPTModel:
+    """Turn a model's linear layers into `Int8Linear`, in place; for generation only, on a CPU and in float32."""
+    return _exchange(model, Int8Linear)
+
+
+def to_bfloat16(model: GPTModel) -> GPTModel:
+    """Turn a model into bfloat16 and its linear layers into `BFloat16Linear`, in place; for generation on a CPU."""
+    return _exchange(model, BFloat16Linear).to(torch.bfloat16)
+
+
+def pack_weights(model: GPTModel) -> GPTModel:
+    """Turn a model's linear layers into `PackedLinear`, in place; for generating several texts at once in float32.
+
+    What the model computes stays the same to rounding. A single text is slower than with the plain model, and an output
+    layer that shared the embedding's weights gets a copy of its own. Where PyTorch has no oneDNN, nothing is packed.
+    """
+    return _exchange(model, PackedLinear) if torch.backends.mkldnn.is_available() else model.eval()

@@ -22,8 +22,9 @@ LAB_FLAGS := $(if $(filter 0,$(shell id -u)),--allow-root) $(CHAT_FLAGS)
 lab: $(STAMP)  ## open the course in JupyterLab
 	$(BIN)/jupyter lab $(LAB_FLAGS) $(OFFLINE) --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
 
+# Files run side by side, one worker per core (see conftest.py); ARGS="-n 0" runs them in one process.
 test: $(STAMP)  ## run every check; arguments for pytest in ARGS
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder $(ARGS)
 
 chat: $(STAMP)  ## a page to write with the course model; other models: make chat CHAT_ARGS="--model my_model.safetensors"
 	$(BIN)/python -m helpers.apps.chat_page $(CHAT_FLAGS) $(CHAT_ARGS)
@@ -42,9 +43,10 @@ bench: $(STAMP)  ## measure speed and memory beside transformers; writes benchma
 links: $(STAMP)  ## stamp the repository named in pyproject.toml into the notebooks' badges and bootstrap cells
 	$(BIN)/python -m tests.notebooks links
 
-clean:  ## remove the environment and everything that is made
-	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache build
-	find . -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
+# Only what tools made in the course's own folders: yours are left alone, and so is what JupyterLab kept of your notebooks.
+clean:  ## remove the environment and the caches that tools made
+	rm -rf $(VENV) llm_course_helpers.egg-info build/lib build/bdist.* .pytest_cache .ruff_cache .hypothesis __pycache__
+	find helpers tests benchmarks -type d -name __pycache__ -prune -exec rm -rf {} +
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'

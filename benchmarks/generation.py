@@ -6,6 +6,7 @@ import copy
 import math
 import tempfile
 from functools import partial
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, TensorDataset
@@ -31,15 +32,16 @@ PROMPT, NEW, UNCACHED = 32, 100, 20
 LENGTHS = (32, 5, 20, 31, 8, 40, 12, 27)
 
 
-def models():
+def models(**changes: Any):
     """transformers' GPT-2 124M with random weights, and the course's model with the same ones.
 
     The weights are drawn three times as wide as usual: with the usual ones, a model only repeats its last token.
+    `changes` are entries of transformers' configuration.
     """
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(123)
-    theirs = GPT2LMHeadModel(GPT2Config(initializer_range=0.06)).eval()
+    theirs = GPT2LMHeadModel(GPT2Config(initializer_range=0.06, **changes)).eval()
     with tempfile.TemporaryDirectory() as folder:
         theirs.save_pretrained(folder)
         ours, _ = read_gpt2(folder)
@@ -144,7 +146,7 @@ def along_the_text(ours) -> str:
     )
 
 
-def quality() -> str:
+def quality(characters: int | None = None) -> str:
     """What 16 and 8 bits cost: perplexity of the course model on the embedded story and, if at hand, "The Verdict"."""
     model, cfg = load_course_model()
     kinds = {"bfloat16": to_bfloat16(copy.deepcopy(model)), "int8 weights": quantize_int8(copy.deepcopy(model))}
@@ -153,6 +155,7 @@ def quality() -> str:
         texts["The Verdict"] = load_text("the-verdict")
     rows = []
     for text_name, text in texts.items():
+        text = text[:characters]
         before = perplexity(model, text, cfg["context_length"])
         for kind, small in kinds.items():
             after = perplexity(small, text, cfg["context_length"])
@@ -162,14 +165,18 @@ def quality() -> str:
     return about + _measure.table(header, rows)
 
 
-def run(rounds: int = 5) -> str:
-    """Measure, and return the section for RESULTS.md."""
-    theirs, ours = models()
+def run(rounds: int = 5, characters: int | None = None, **changes: Any) -> str:
+    """Measure, and return the section for RESULTS.md.
+
+    For a short run, `changes` make the model smaller (entries of transformers' configuration of GPT-2 124M) and
+    `characters` the texts on which perplexity is measured.
+    """
+    theirs, ours = models(**changes)
     parts = [
         one_prompt(theirs, ours, rounds),
         several_prompts(ours, max(2, rounds // 2)),
         along_the_text(ours),
-        quality(),
+        quality(characters),
     ]
     return "\n\n".join(["## Generation\n\nGPT-2 124M, random weights, the same in both.", *parts])
 

@@ -32,9 +32,9 @@ def epochs(loader: DataLoader) -> None:
             pass
 
 
-def run(rounds: int = 3) -> str:
-    """Measure, and return the section for RESULTS.md."""
-    text = load_text("story") * COPIES
+def run(rounds: int = 3, copies: int = COPIES) -> str:
+    """Measure on the story `copies` times over, and return the section for RESULTS.md."""
+    text = load_text("story") * copies
     rows = []
     for stride in (LENGTH, 4):
 
@@ -60,7 +60,7 @@ def run(rounds: int = 3) -> str:
             rows.append((stride, name, *numbers))
     header = ("stride", "", "seconds to build", "tokens/s", "ratio", "MB of token ids")
     return (
-        f"## Loader\n\nThe embedded story {COPIES} times over, windows of {LENGTH} tokens in batches of {BATCH}, "
+        f"## Loader\n\nThe embedded story {copies} times over, windows of {LENGTH} tokens in batches of {BATCH}, "
         f"shuffled; building includes tokenizing; {rounds} rounds, best times.\n\n{_measure.table(header, rows)}"
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from typing import Any
 
 from benchmarks import _measure
 from helpers import GPTModel, gpt_config, save_gpt2
@@ -32,13 +33,12 @@ print(seconds, peak / 1e6, peak / weights)
 """
 
 
-def run(rounds: int = 4) -> str:
-    """Measure, and return the section for RESULTS.md."""
-    cfg = gpt_config("124M", qkv_bias=True)
-    model = GPTModel(cfg)
+def run(rounds: int = 4, **changes: Any) -> str:
+    """Measure, and return the section for RESULTS.md; `changes` are entries of the configuration of GPT-2 124M."""
+    model = GPTModel(gpt_config("124M", qkv_bias=True, **changes))
     model.out_head.weight = model.tok_emb.weight
     with tempfile.TemporaryDirectory() as folder:
-        save_gpt2(model, cfg, folder)
+        save_gpt2(model, folder)
         peer = "transformers `from_pretrained`"
         codes = {
             peer: MEASURE.format(

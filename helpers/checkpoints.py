@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 
-from .files import write_whole
-from .gpt import GPT_CONFIG_124M, GPTModel
+from .files import existing_file, first_line, read_tensors, write_whole
+from .gpt import GPT_CONFIG_124M, GPTModel, model_config
 from .training import Progress
 
 _COMPILED = "_orig_mod."  # what torch.compile puts before every name
@@ -46,7 +45,7 @@ def load_model(model: torch.nn.Module, path: Path | str) -> None:
     Raises FileNotFoundError, or ValueError if the file is damaged, or of another model.
     """
     try:
-        weights, _ = read_tensors(_existing(path))
+        weights, _ = read_tensors(existing_file(path))
     except Exception as error:
         raise _unreadable(path, error, "a safetensors file") from None
     _load(model, weights, path)
@@ -59,10 +58,11 @@ def save_checkpoint(
     progress: Progress | None = None,
     **extra: Any,
 ) -> None:
-    """Write model, optimizer, progress and torch's random states; `extra` takes numbers, strings, lists of them.
+    """Write model, optimizer, progress and torch's random states.
 
+    `extra` takes numbers, strings and tensors, and lists, tuples and dictionaries of them; `load_checkpoint` returns it.
     For a resumed run to repeat the uninterrupted one, save after whatever else is done between two updates: an
-    evaluation behind it would draw random numbers that the resumed run does not draw.
+    evaluation after it would draw random numbers that the resumed run does not draw.
 
     Raises TypeError for an extra that could not be read back safely.
     """
@@ -123,7 +123,7 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
     Raises FileNotFoundError, or ValueError if the file is damaged or not a checkpoint of this course.
     """
     try:
-        state = torch.load(_existing(path), map_location="cpu", weights_only=True)
+        state = torch.load(existing_file(path), map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
     except Exception as error:
@@ -134,35 +134,19 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
     return state
 
 
-def model_config(model: torch.nn.Module) -> dict[str, Any] | None:
-    """The configuration (as `GPT_CONFIG_124M`) with which a `GPTModel` of these shapes is built; None for others."""
-    try:
-        attention = model.trf_blocks[0].att
-        return {
-            "vocab_size": model.tok_emb.num_embeddings,
-            "context_length": model.pos_emb.num_embeddings,
-            "emb_dim": model.tok_emb.embedding_dim,
-            "n_heads": attention.num_heads,
-            "n_layers": len(model.trf_blocks),
-            "drop_rate": float(model.drop_emb.p),
-            "qkv_bias": attention.W_query.bias is not None,
-        }
-    except (AttributeError, IndexError, TypeError):
-        return None
-
-
 def load_saved_gpt(path: Path | str) -> tuple[GPTModel, dict[str, Any]]:
     """A `GPTModel` from a file of `save_model` or `save_checkpoint` alone, in evaluation mode, and its configuration.
 
     Raises FileNotFoundError, or ValueError if the file is damaged, does not say its configuration, or holds a model
     that is no plain `GPTModel` (a classifier, unmerged LoRA layers).
     """
-    if zipfile.is_zipfile(_existing(path)):  # torch's own format
+    file = existing_file(path)
+    if zipfile.is_zipfile(file):  # torch's own format
         state = read_checkpoint(path)
         weights, config = state["model"], state.get("config")
     else:
         try:
-            weights, metadata = read_tensors(path)
+            weights, metadata = read_tensors(file)
             config = json.loads(metadata.get("config", "null"))
         except Exception as error:
             raise _unreadable(path, error, "a safetensors file or a checkpoint") from None
@@ -179,24 +163,10 @@ def load_saved_gpt(path: Path | str) -> tuple[GPTModel, dict[str, Any]]:
     return model.eval(), config
 
 
-def read_tensors(path: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """The tensors of a safetensors file, by name, and its metadata. Raises what safetensors raises."""
-    with safe_open(str(path), framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
-        return tensors, file.metadata() or {}
-
-
-def _existing(path: Path | str) -> str:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} is not there")
-    return str(path)
-
-
 def _unreadable(path: Path | str, error: Exception, kind: str) -> Exception:
     if isinstance(error, FileNotFoundError):
         return error
-    first = (str(error) or type(error).__name__).splitlines()[0]
-    return ValueError(f"{path} cannot be read as {kind}; it may be damaged or of another kind ({first[:120]})")
+    return ValueError(f"{path} cannot be read as {kind}; it may be damaged or of another kind ({first_line(error)})")
 
 
 def _load(model: torch.nn.Module, weights: dict[str, torch.Tensor], path: Path | str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from .guards import evaluation_mode
+from .guards import evaluation_mode, guard
+from .tokenizers import takes_tokenizer
 from .training import evaluated_steps, interruptible
 
 ReadAt = int | Callable[[torch.Tensor], torch.Tensor]
@@ -55,6 +57,32 @@ def random_split(
     return df[:train_end], df[train_end:validation_end], df[validation_end:]
 
 
+def read_messages(csv_file: Path | str) -> pd.DataFrame:
+    """The rows of a CSV file with the columns Label (0 or 1) and Text, read as pandas does, and checked (section 6.3).
+
+    Every text stays a string, "NA" and "3.50" too; a carriage return within a text does not end its row. Raises
+    ValueError, with the row, for a missing column, a label other than 0 and 1, or an empty text.
+    """
+    try:
+        content = Path(csv_file).read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError:
+        raise ValueError(f"{csv_file} is not text in UTF-8") from None
+    data = pd.read_csv(StringIO(content), dtype={"Text": str}, keep_default_na=False, lineterminator="\n")
+    missing = [column for column in ("Label", "Text") if column not in data.columns]
+    if missing or data.empty:
+        raise ValueError(f"{csv_file} has no {missing[0] + ' column' if missing else 'rows'}")
+    wrong_label, empty = ~data["Label"].isin([0, 1]), data["Text"] == ""
+    for wrong, what in ((wrong_label, "a label other than 0 and 1"), (empty, "an empty text")):
+        if wrong.any():
+            raise ValueError(f"row {int(wrong.to_numpy().argmax())} of {csv_file} has {what}")
+    return data
+
+
+def _check_max_length(max_length: int | None) -> None:
+    if max_length is not None and max_length < 1:
+        raise ValueError(f"max_length={max_length} must be at least 1")
+
+
 class SpamDataset(Dataset):
     """Messages as rows of `max_length` token ids, with their labels (section 6.3).
 
@@ -64,18 +92,11 @@ class SpamDataset(Dataset):
     Raises ValueError if the columns are not there, if there is no row, for another label, and for an empty text.
     """
 
+    @guard(_check_max_length)
+    @takes_tokenizer
     def __init__(self, csv_file: Path | str, tokenizer: Any, max_length: int | None = None, pad_token_id: int = 50256):
-        self.data = pd.read_csv(csv_file, dtype={"Text": str}, keep_default_na=False)  # "NA" is a text, 3.50 too
-        missing = [column for column in ("Label", "Text") if column not in self.data.columns]
-        if missing or self.data.empty:
-            raise ValueError(f"{csv_file} has no {missing[0] + ' column' if missing else 'rows'}")
-        if not self.data["Label"].isin([0, 1]).all():
-            raise ValueError(f"{csv_file} has labels other than 0 and 1")
-        if max_length is not None and max_length < 1:
-            raise ValueError(f"max_length={max_length} must be at least 1")
+        self.data = read_messages(csv_file)
         encoded = [tokenizer.encode(text) for text in self.data["Text"]]
-        if not all(encoded):
-            raise ValueError(f"row {encoded.index([])} of {csv_file} has an empty text")
         self.max_length = max_length or max(len(ids) for ids in encoded)
         self.encoded_texts = [ids[: self.max_length] + [pad_token_id] * (self.max_length - len(ids)) for ids in encoded]
 
@@ -122,7 +143,8 @@ def calc_loss_batch_classes(
     """
     logits, labels = class_logits(input_batch, model, device, read_at), target_batch.to(device)  # (B, classes), (B,)
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
-        raise ValueError(f"target_batch has the label {labels.max()}; the model has {logits.shape[1]} classes")
+        wrong = labels.min() if labels.min() < 0 else labels.max()
+        raise ValueError(f"target_batch has the label {wrong}; the model has the classes 0 to {logits.shape[1] - 1}")
     return F.cross_entropy(logits, labels)
 
 
@@ -138,7 +160,7 @@ def calc_accuracy_loader(
     The model is put into evaluation mode for this. Raises ValueError if there is no batch.
     """
     count = len(data_loader) if num_batches is None else min(num_batches, len(data_loader))
-    if count == 0:
+    if count < 1:
         raise ValueError(f"data_loader has {len(data_loader)} batches and num_batches={num_batches}: nothing to count")
     right, total = 0, 0
     with evaluation_mode(model), torch.no_grad():
@@ -186,6 +208,8 @@ def train_classifier_simple(
     return train_losses, val_losses, train_accs, val_accs, examples_seen
 
 
+@guard(_check_max_length)
+@takes_tokenizer
 def classify_review(
     text: str,
     model: torch.nn.Module,
@@ -201,8 +225,6 @@ def classify_review(
     `max_length`. A model that was trained with padding and is read at the last position wants the `max_length` of its
     training; without one, nothing is filled up. Raises ValueError for an empty text or a `max_length` below 1.
     """
-    if max_length is not None and max_length < 1:
-        raise ValueError(f"max_length={max_length} must be at least 1")
     ids = tokenizer.encode(text)
     if not ids:
         raise ValueError("text is empty: there is nothing to classify")

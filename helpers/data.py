@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from .tokenizers import get_tokenizer
+from .tokenizers import get_tokenizer, takes_tokenizer
 
 
 class GPTDatasetV1(Dataset):
@@ -20,6 +20,7 @@ class GPTDatasetV1(Dataset):
     Raises ValueError if `max_length` or `stride` is below 1, or if the text is too short for a single window.
     """
 
+    @takes_tokenizer
     def __init__(self, txt: str, tokenizer: Any, max_length: int, stride: int):
         if max_length < 1 or stride < 1:
             raise ValueError(f"max_length={max_length} and stride={stride} must both be at least 1")

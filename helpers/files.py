@@ -1,11 +1,17 @@
-"""Files written whole or not at all, errors in one line, progress bars."""
+"""Files: written whole or not at all, safetensors read, paths with "~", errors in one line, progress bars."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from safetensors import safe_open
+
+if TYPE_CHECKING:
+    import torch
 
 
 def write_text_whole(path: Path | str, text: str) -> None:
@@ -14,20 +20,69 @@ def write_text_whole(path: Path | str, text: str) -> None:
 
 
 def write_whole(path: Path | str, write: Callable[[str], None]) -> None:
-    """Call `write(temporary)`, then rename the temporary file to `path`: whoever reads `path` finds a whole file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Call `write(temporary)`, then rename the temporary file to `path`: whoever reads `path` finds a whole file.
+
+    A `path` that begins with "~" lies in the home folder; folders that do not exist are made.
+    """
+    path = check_writable(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         temporary.touch()
         mode = temporary.stat().st_mode  # what the user's umask asks for; safetensors would leave 0600
         write(str(temporary))
-        temporary.chmod(mode)
+        with contextlib.suppress(OSError):  # some network drives refuse chmod; the content matters more
+            temporary.chmod(mode)
         with temporary.open("r+b") as file:  # Windows flushes only what may be written
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path | str) -> Path:
+    """The file that writing to `path` would make: "~" is replaced, a link is followed, missing folders are made.
+
+    To call before a long computation whose result goes there. Raises IsADirectoryError or PermissionError, in a
+    sentence, where no file can be written.
+    """
+    target = Path(path).expanduser()
+    target = target.resolve() if target.is_symlink() else target
+    if target.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: the name of a file is expected")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(target.parent, os.W_OK):
+        raise PermissionError(f"{target.parent} cannot be written to: choose another folder")
+    return target
+
+
+def existing_file(path: Path | str) -> Path:
+    """`path` with "~" replaced by the home folder. Raises FileNotFoundError if there is no such file."""
+    expanded = Path(path).expanduser()
+    if not expanded.is_file():
+        raise FileNotFoundError(f"{path} does not exist" if not expanded.exists() else f"{path} is not a file")
+    return expanded
+
+
+def read_tensors(path: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, by name, and its metadata. Raises what safetensors raises."""
+    with safe_open(str(path), framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+        return tensors, file.metadata() or {}
+
+
+def first_line(error: BaseException, length: int = 120) -> str:
+    """The first line of an error's message, cut after `length` characters; the error's type if it has no message.
+
+    A line that ends in a colon says nothing yet: the next one is joined to it.
+
+    >>> first_line(ValueError("Error(s) in loading: \\n\\tMissing key(s): 'scale'.\\n\\tUnexpected key(s): 'mask'."))
+    "Error(s) in loading: Missing key(s): 'scale'."
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    message = lines.pop(0)
+    while message.endswith(":") and lines:
+        message += f" {lines.pop(0)}"
+    return message[:length]
 
 
 def progress_bar(iterable: Iterable | None = None, **options: Any):

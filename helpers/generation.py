@@ -1,16 +1,33 @@
-"""Producing text, one token at a time: greedy (section 4.7), sampled (section 5.3), by beam search, as a stream."""
+"""Writing text, one token at a time: greedy (section 4.7), sampled (section 5.3), by beam search, as a stream.
+
+Wherever `prompts` or `idx` is taken, it may be one row of token ids or several: an int64 tensor (T,) or (B, T), a list
+of ids, or a list of rows of any lengths. The options of all functions have one order and are given by name.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from .gpt import GPTModel
+from .guards import check_numbers, expects_numbers, guard
 from .speed.kv_cache import KVCache, forward_cached
+from .speed.parts import is_course_gpt
+
+Row = torch.Tensor | Sequence[int]  # the token ids of one text
+Prompts = Row | Sequence[Row]
 
 
+def _check_simple(idx: torch.Tensor, max_new_tokens: int, context_size: int) -> None:
+    if idx.dim() != 2 or idx.shape[1] == 0:
+        raise ValueError(f"idx must have the shape (B, T) with at least one token per row, got {tuple(idx.shape)}")
+    _check_lengths(max_new_tokens, context_size)
+
+
+@guard(_check_simple)
+@expects_numbers
 def generate_text_simple(
     model: torch.nn.Module, idx: torch.Tensor, max_new_tokens: int, context_size: int
 ) -> torch.Tensor:
@@ -19,14 +36,8 @@ def generate_text_simple(
     `idx` is int64 (B, T); returns (B, T + max_new_tokens). Only the last `context_size` tokens are fed to the model.
     The caller puts the model into evaluation mode; dropout would make the text vary.
 
-    Raises ValueError if `idx` holds no token, or `max_new_tokens` or `context_size` is out of range.
+    Raises ValueError if `idx` is not (B, T) or holds no token, or `max_new_tokens` or `context_size` is out of range.
     """
-    if idx.shape[1] == 0:
-        raise ValueError("idx holds no token to continue from")
-    if max_new_tokens < 0 or context_size < 1:
-        raise ValueError(
-            f"max_new_tokens={max_new_tokens} must be at least 0 and context_size={context_size} at least 1"
-        )
     for _ in range(max_new_tokens):
         with torch.no_grad():
             logits = model(idx[:, -context_size:])  # (B, T, vocab_size)
@@ -35,6 +46,16 @@ def generate_text_simple(
     return idx
 
 
+def _check_choice(logits: torch.Tensor, temperature: float, top_k: int | None, top_p: float | None) -> None:
+    if logits.dim() != 2:
+        raise ValueError(f"logits must have the shape (B, vocab_size), got {tuple(logits.shape)}")
+    _check_sampling(temperature, top_k, top_p)
+    if top_k is not None and top_k > logits.shape[-1]:
+        raise ValueError(f"top_k={top_k} is more than the {logits.shape[-1]} tokens of the vocabulary")
+    check_numbers(logits)
+
+
+@guard(_check_choice)
 def choose_next(
     logits: torch.Tensor,
     temperature: float = 0.0,
@@ -47,6 +68,8 @@ def choose_next(
     `top_k` keeps the k highest logits, `top_p` the smallest set of tokens whose probabilities reach p (Holtzman et
     al., 2020). Temperature 0 takes the highest; above, ids are drawn from softmax(logits / temperature), with
     torch's global random state unless a generator is given.
+
+    Raises ValueError for a negative temperature, for `top_k` or `top_p` out of range, and for logits that are NaN.
     """
     if top_k is not None:
         lowest_kept = torch.topk(logits, top_k).values[:, -1:]  # (B, 1)
@@ -64,45 +87,58 @@ def choose_next(
 
 def generate(
     model: torch.nn.Module,
-    idx: torch.Tensor,
+    idx: Prompts,
     max_new_tokens: int,
     context_size: int,
+    *,
     temperature: float = 0.0,
     top_k: int | None = None,
-    eos_id: int | None = None,
     top_p: float | None = None,
+    eos_id: int | None = None,
     seed: int | None = None,
     use_cache: bool = True,
 ) -> torch.Tensor:
     """Extend token ids by sampling: int64 (B, T) to (B, T + at most max_new_tokens) (section 5.3).
 
-    A row ends where `eos_id` would come; shorter rows are filled up with it. The model should be in evaluation mode.
-    `seed` makes the draw repeatable without touching torch's global random state. See `choose_next` for the rest.
+    One row (T,) gives (1, T + new). A row ends where `eos_id` would come; shorter rows are filled up with it. The
+    model should be in evaluation mode. `seed` makes the draw repeatable without touching torch's global random state.
+    See `choose_next` for temperature, `top_k` and `top_p`, and `generate_stream` for `use_cache`.
 
-    Raises ValueError for an empty prompt, a negative temperature, or top_k, top_p, max_new_tokens, context_size out
-    of range.
+    Raises ValueError for an empty prompt, rows of different lengths, a negative temperature, or top_k, top_p,
+    max_new_tokens, context_size out of range.
     """
-    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed, "use_cache": use_cache}
-    steps = generate_stream(model, list(idx), max_new_tokens, context_size, eos_id=eos_id, **options)
-    columns = [torch.tensor(ids, device=idx.device) for ids in steps]
-    if not columns:
-        return idx
-    new = torch.stack(columns, dim=1)  # (B, steps); None became eos_id
-    return torch.cat((idx, new), dim=1)
+    rows = token_rows(idx)
+    if len({len(row) for row in rows}) > 1:
+        raise ValueError("idx has rows of different lengths; generate_batch continues such prompts")
+    start = torch.stack(rows).to(next(model.parameters()).device)  # (B, T)
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "eos_id": eos_id, "seed": seed}
+    steps = generate_stream(model, rows, max_new_tokens, context_size, use_cache=use_cache, **options)
+    columns = [torch.tensor(ids, device=start.device) for ids in steps]  # a row that has ended goes on with eos_id
+    return torch.cat((start, torch.stack(columns, dim=1)), dim=1) if columns else start
 
 
 def generate_batch(
-    model: torch.nn.Module, prompts: Sequence[Sequence[int]], max_new_tokens: int, context_size: int, **options
+    model: torch.nn.Module,
+    prompts: Prompts,
+    max_new_tokens: int,
+    context_size: int,
+    *,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    eos_id: int | None = None,
+    seed: int | None = None,
+    use_cache: bool = True,
 ) -> list[list[int]]:
     """Continue prompts of different lengths together; returns the new tokens of each, without the end token.
 
-    Every row gets the tokens that it would get alone. Options as for `generate_stream`.
+    Greedily, every row gets the tokens that it would get alone. Options and errors are those of `generate_stream`.
     """
-    answers: list[list[int]] = [[] for _ in prompts]
-    ended = [False] * len(prompts)
-    eos_id = options.get("eos_id")
-    rows = [torch.as_tensor(prompt, dtype=torch.long) for prompt in prompts]
-    for ids in generate_stream(model, rows, max_new_tokens, context_size, **options):
+    rows = token_rows(prompts)
+    answers: list[list[int]] = [[] for _ in rows]
+    ended = [False] * len(rows)
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "eos_id": eos_id, "seed": seed}
+    for ids in generate_stream(model, rows, max_new_tokens, context_size, use_cache=use_cache, **options):
         for row, token in enumerate(ids):
             ended[row] = ended[row] or token == eos_id
             if not ended[row]:
@@ -110,12 +146,12 @@ def generate_batch(
     return answers
 
 
-@torch.no_grad()
 def generate_stream(
     model: torch.nn.Module,
-    prompts: Sequence[torch.Tensor],
+    prompts: Prompts,
     max_new_tokens: int,
     context_size: int,
+    *,
     temperature: float = 0.0,
     top_k: int | None = None,
     top_p: float | None = None,
@@ -125,20 +161,50 @@ def generate_stream(
 ) -> Iterator[list[int]]:
     """Yield, step by step, one new token per prompt; a row that has ended goes on yielding `eos_id`.
 
-    `prompts` are int64 tensors (T,), of any lengths. The stream ends after `max_new_tokens`, or when all rows have
-    ended (that last step is not yielded). A `GPTModel` uses a KV cache; others, and texts that have outgrown the
-    context, are computed anew for each token. Raises ValueError as `generate` does.
+    The stream ends after `max_new_tokens`, or when all rows have ended (that last step is not yielded). With
+    `use_cache`, a `GPTModel` made of the course's own parts keeps keys and values between the steps. A model that you
+    have changed, by a class of your own or a hook, computes every step by its own `forward`, and so does any model for
+    a text that has outgrown the context. Raises ValueError, before the first step, as `generate` does.
     """
-    _check_options(model, prompts, max_new_tokens, context_size, temperature, top_k, top_p)
+    rows = token_rows(prompts)
+    _check_lengths(max_new_tokens, context_size)
+    _check_sampling(temperature, top_k, top_p)
+    table = getattr(model, "pos_emb", None)  # a GPTModel has a row for each position
+    most = min(context_size, max(map(len, rows)) + max_new_tokens)  # tokens that the model reads at once
+    if table is not None and most > len(table.weight):
+        raise ValueError(f"context_size={context_size} exceeds the model's context_length of {len(table.weight)}")
+    words = getattr(model, "tok_emb", None)
+    largest, smallest = max(int(row.max()) for row in rows), min(int(row.min()) for row in rows)
+    if words is not None and not 0 <= smallest <= largest < len(words.weight):
+        wrong = smallest if smallest < 0 else largest
+        raise ValueError(
+            f"the prompt holds the token id {wrong}; the model's vocabulary has 0 to {len(words.weight) - 1}"
+        )
     device = next(model.parameters()).device
     generator = None if seed is None else torch.Generator(device).manual_seed(seed)
-    tokens, lengths = _pad([prompt.to(device) for prompt in prompts])  # (B, longest), (B,)
+    choice = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "generator": generator}
+    tokens, lengths = _pad([row.to(device) for row in rows])  # (B, longest), (B,)
+    return _steps(model, tokens, lengths, max_new_tokens, context_size, eos_id, use_cache, choice)
+
+
+@torch.no_grad()
+def _steps(
+    model: torch.nn.Module,
+    tokens: torch.Tensor,
+    lengths: torch.Tensor,
+    max_new_tokens: int,
+    context_size: int,
+    eos_id: int | None,
+    use_cache: bool,
+    choice: dict[str, Any],
+) -> Iterator[list[int]]:
+    """The steps of `generate_stream`, for padded rows (B, longest) and their lengths (B,)."""
     longest = tokens.shape[1]
-    tokens = F.pad(tokens, (0, max_new_tokens))  # room for the new tokens, each behind its row's last
-    rows = torch.arange(len(tokens), device=device)
-    ended = torch.zeros(len(tokens), dtype=torch.bool, device=device)
-    # A cache repeats what GPTModel.forward does, without dropout: other models are left to their own forward.
-    cached = use_cache and not model.training and getattr(type(model), "forward", None) is GPTModel.forward
+    tokens = F.pad(tokens, (0, max_new_tokens))  # room for the new tokens, each after its row's last
+    rows = torch.arange(len(tokens), device=tokens.device)
+    ended = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
+    # A cache repeats what the course's GPT does, without dropout: a model that differs computes by itself.
+    cached = use_cache and is_course_gpt(model) and not any(module.training for module in model.modules())
     cache = next_ids = None
     for step in range(max_new_tokens):
         if cached and longest + step <= context_size:
@@ -153,9 +219,7 @@ def generate_stream(
                 [row[max(0, end - context_size) : end] for row, end in zip(tokens, ends, strict=True)]
             )
             logits = model(windows)[rows, counts - 1]  # (B, vocab_size)
-        if top_k is not None and top_k > logits.shape[-1]:
-            raise ValueError(f"top_k={top_k} is more than the {logits.shape[-1]} tokens of the vocabulary")
-        next_ids = choose_next(logits, temperature, top_k, top_p, generator)  # (B, 1)
+        next_ids = choose_next(logits, **choice)  # (B, 1)
         if eos_id is not None:
             ended |= next_ids[:, 0] == eos_id
             next_ids[ended] = eos_id
@@ -166,28 +230,51 @@ def generate_stream(
 
 
 def beam_search(
-    model: torch.nn.Module, idx: torch.Tensor, max_new_tokens: int, context_size: int, beams: int = 4
+    model: torch.nn.Module, idx: Prompts, max_new_tokens: int, context_size: int, *, beams: int = 4
 ) -> torch.Tensor:
     """The most probable continuation that a search with `beams` candidates finds: int64 (1, T) to (1, T + new).
 
     After each token the `beams` best of all continuations stay, by their summed log-probabilities.
     Raises ValueError if `idx` is not one non-empty row, or a number is out of range.
     """
-    if idx.shape[0] != 1 or idx.shape[1] == 0 or beams < 1:
-        raise ValueError(f"idx of shape {tuple(idx.shape)} must be one non-empty row, and beams={beams} at least 1")
-    if max_new_tokens < 0 or context_size < 1:
-        raise ValueError(
-            f"max_new_tokens={max_new_tokens} must be at least 0 and context_size={context_size} at least 1"
-        )
+    rows = token_rows(idx)
+    if len(rows) != 1 or beams < 1:
+        raise ValueError(f"idx has {len(rows)} rows and beams={beams}: one row and at least one beam are expected")
+    _check_lengths(max_new_tokens, context_size)
+    idx = rows[0][None].to(next(model.parameters()).device)  # (1, T)
     scores = torch.zeros(1, device=idx.device)  # (beams,)
     for _ in range(max_new_tokens):
         with torch.no_grad():
-            logits = model(idx[:, -context_size:])[:, -1]  # (beams, vocab_size)
+            logits = check_numbers(model(idx[:, -context_size:])[:, -1])  # (beams, vocab_size)
         totals = scores[:, None] + torch.log_softmax(logits.float(), dim=-1)
         scores, best = totals.flatten().topk(min(beams, totals.numel()))
         parents, tokens = best // logits.shape[-1], best % logits.shape[-1]
         idx = torch.cat((idx[parents], tokens[:, None]), dim=1)
     return idx[:1]
+
+
+def token_rows(prompts: Prompts) -> list[torch.Tensor]:
+    """Prompts in any of the accepted forms as a list of int64 tensors (T,), one per row.
+
+    Raises ValueError for anything else: no row, a row without tokens, more than two dimensions, fractions.
+    """
+    expected = "token ids are expected, of shape (T,) or (B, T), or as a list of such rows"
+    if isinstance(prompts, torch.Tensor):
+        if prompts.dim() not in (1, 2):
+            raise ValueError(f"the prompt has shape {tuple(prompts.shape)}: {expected}")
+        rows = list(prompts) if prompts.dim() == 2 else [prompts]
+    else:
+        try:
+            rows = list(prompts) if not isinstance(prompts, str | bytes) else [prompts]
+            one = all(not isinstance(row, str | bytes) and torch.as_tensor(row).dim() == 0 for row in rows)
+            rows = [torch.as_tensor(row) for row in ([rows] if one and rows else rows)]
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"the prompt is {str(prompts)[:40]!r}, a {type(prompts).__name__}: {expected}") from None
+    if not rows or any(row.dim() != 1 or len(row) == 0 for row in rows):
+        raise ValueError(f"the prompt holds no token to continue from, or a row without tokens: {expected}")
+    if any(row.is_floating_point() or row.is_complex() or row.dtype == torch.bool for row in rows):
+        raise ValueError(f"the prompt holds numbers of type {rows[0].dtype}: {expected}")
+    return [row.long() for row in rows]
 
 
 def _pad(rows: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -196,19 +283,18 @@ def _pad(rows: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths
 
 
-def _check_options(model, prompts, max_new_tokens, context_size, temperature, top_k, top_p) -> None:
-    if not prompts or any(len(prompt) == 0 for prompt in prompts):
-        raise ValueError("idx holds no token to continue from")
+def _check_lengths(max_new_tokens: int, context_size: int) -> None:
     if max_new_tokens < 0 or context_size < 1:
         raise ValueError(
             f"max_new_tokens={max_new_tokens} must be at least 0 and context_size={context_size} at least 1"
         )
-    table = getattr(model, "pos_emb", None)  # a GPTModel has a row for each place
-    most = min(context_size, max(map(len, prompts)) + max_new_tokens)  # tokens that it has to hold
-    if table is not None and most > len(table.weight):
-        raise ValueError(f"context_size={context_size} exceeds the model's context_length of {len(table.weight)}")
-    if temperature < 0:
+
+
+def _check_sampling(temperature: float, top_k: int | None, top_p: float | None) -> None:
+    if not temperature >= 0:  # NaN is neither above nor below
         raise ValueError(f"temperature={temperature} must not be negative (0 takes the most probable token)")
+    if 0 < temperature < 1e-30:  # logits divided by it would be infinite
+        raise ValueError(f"temperature={temperature} is too small to divide by; 0 takes the most probable token")
     if top_k is not None and top_k < 1:
         raise ValueError(f"top_k={top_k} must be at least 1, or None to keep all tokens")
     if top_p is not None and not 0 < top_p <= 1:

@@ -6,12 +6,14 @@ The output layer has weights of its own, as in the book; GPT-2 itself reuses the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn as nn
 
 from .attention import MultiHeadAttention
+from .guards import guard
 
 GPT_CONFIG_124M: dict[str, Any] = {
     "vocab_size": 50257,
@@ -43,6 +45,48 @@ def gpt_config(size: str = "124M", **changes: Any) -> dict[str, Any]:
     if unknown:
         raise ValueError(f"{unknown[0]!r} is not an entry of a configuration: {', '.join(GPT_CONFIG_124M)}")
     return {**GPT_CONFIG_124M, **GPT_SIZES[size], **changes}
+
+
+def count_parameters(cfg: Mapping[str, Any]) -> dict[str, int]:
+    """The number of parameters in each part of a `GPTModel` of this configuration, without building it.
+
+    With C = emb_dim, L = n_layers, V = vocab_size and T = context_length:
+
+    - token embedding and output layer: V C each (the output layer has no bias)
+    - position embedding: T C
+    - attention, per layer: 4 C² in the weights of query, key, value and out_proj, C in the bias of out_proj, and 3 C
+      more with qkv_bias
+    - feed-forward, per layer: two matrices of 4 C² each, biases of 4 C and C
+    - LayerNorms: scale and shift, 2 C, twice per layer and once at the end
+    """
+    emb, layers = cfg["emb_dim"], cfg["n_layers"]
+    qkv_biases = 3 * emb if cfg["qkv_bias"] else 0
+    return {
+        "token embedding": cfg["vocab_size"] * emb,
+        "position embedding": cfg["context_length"] * emb,
+        "attention": layers * (4 * emb * emb + emb + qkv_biases),
+        "feed-forward": layers * (8 * emb * emb + 5 * emb),
+        "LayerNorms": layers * 4 * emb + 2 * emb,
+        "output layer": cfg["vocab_size"] * emb,
+    }
+
+
+def model_config(model: nn.Module) -> dict[str, Any] | None:
+    """The configuration with which a model of these shapes is built; None for what is not made as a `GPTModel` is."""
+    try:
+        attention = model.trf_blocks[0].att
+        vocab_size, emb_dim = model.tok_emb.weight.shape
+        return {
+            "vocab_size": vocab_size,
+            "context_length": len(model.pos_emb.weight),
+            "emb_dim": emb_dim,
+            "n_heads": attention.num_heads,
+            "n_layers": len(model.trf_blocks),
+            "drop_rate": float(model.drop_emb.p),
+            "qkv_bias": attention.W_query.bias is not None,
+        }
+    except (AttributeError, IndexError, TypeError, ValueError):
+        return None
 
 
 class LayerNorm(nn.Module):
@@ -113,13 +157,25 @@ class TransformerBlock(nn.Module):
         return x
 
 
+def _check_shape(in_idx: torch.Tensor) -> None:
+    if in_idx.dim() != 2:
+        raise ValueError(f"in_idx must have the shape (B, T), got {tuple(in_idx.shape)}")
+
+
+def _check_config(cfg: dict[str, Any]) -> None:
+    missing = [name for name in GPT_CONFIG_124M if name not in cfg]
+    if missing:
+        raise ValueError(f"cfg has no entry {missing[0]!r}; a configuration has {', '.join(GPT_CONFIG_124M)}")
+
+
 class GPTModel(nn.Module):
     """A GPT-2-like language model: token ids in, a score for every possible next token out (section 4.6).
 
-    Takes int64 ids (B, T) with T up to context_length, returns logits (B, T, vocab_size). Raises ValueError if the
-    sequence is longer than the context, IndexError (from PyTorch) for ids outside the vocabulary.
+    Takes int64 ids (B, T) with T up to context_length, returns logits (B, T, vocab_size). Raises ValueError for another
+    shape or a sequence longer than the context, IndexError (from PyTorch) for ids outside the vocabulary.
     """
 
+    @guard(_check_config)
     def __init__(self, cfg: dict[str, Any]):
         super().__init__()
         self.tok_emb = nn.Embedding(cfg["vocab_size"], cfg["emb_dim"])
@@ -129,6 +185,7 @@ class GPTModel(nn.Module):
         self.final_norm = LayerNorm(cfg["emb_dim"])
         self.out_head = nn.Linear(cfg["emb_dim"], cfg["vocab_size"], bias=False)
 
+    @guard(_check_shape)
     def forward(self, in_idx: torch.Tensor) -> torch.Tensor:
         num_tokens = in_idx.shape[1]
         if num_tokens > self.pos_emb.num_embeddings:
@@ -140,7 +197,13 @@ class GPTModel(nn.Module):
 
 
 def hidden_states(model: GPTModel, in_idx: torch.Tensor) -> torch.Tensor:
-    """What the output layer would be given: int64 ids (B, T) to (B, T, C)."""
+    """What the output layer would be given: int64 ids (B, T) to (B, T, C). Raises ValueError as `GPTModel`.
+
+    It repeats what `GPTModel.forward` does, so it is for models that are made of exactly the course's own parts.
+    """
+    _check_shape(in_idx)
+    if in_idx.shape[1] > model.pos_emb.num_embeddings:
+        raise ValueError(f"in_idx has {in_idx.shape[1]} tokens, but context_length is {model.pos_emb.num_embeddings}")
     positions = torch.arange(in_idx.shape[1], device=in_idx.device)
     x = model.drop_emb(model.tok_emb(in_idx) + model.pos_emb(positions))
     return model.final_norm(model.trf_blocks(x))

@@ -1,8 +1,14 @@
-"""What holds around a function: its arguments are checked before it runs, the model's mode is restored after it."""
+"""What holds around a function: its arguments are checked before it runs, the model's mode is restored after it.
+
+The decorators here let the notebooks show a function without its checks, while `helpers` ships the same function with
+them.
+"""
 
 from __future__ import annotations
 
 import functools
+import inspect
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,21 +16,66 @@ import torch
 
 
 def guard(check: Callable[..., None]) -> Callable[[Callable], Callable]:
-    """A decorator that calls `check` with a function's arguments before the function itself.
+    """A decorator that calls `check` with those arguments of a function that it names, before the function itself.
 
-    `check` has the same parameters and raises ValueError for what the function cannot work with. So the notebooks can
-    show a function without its checks, and `helpers` ships the same function with them.
+    `check` raises ValueError for what the function cannot work with.
     """
+    names = list(inspect.signature(check).parameters)
 
     def decorate(function: Callable) -> Callable:
+        signature = inspect.signature(function)
+
         @functools.wraps(function)
         def guarded(*arguments, **options):
-            check(*arguments, **options)
+            bound = signature.bind(*arguments, **options)
+            bound.apply_defaults()
+            check(**{name: bound.arguments[name] for name in names})
             return function(*arguments, **options)
 
         return guarded
 
     return decorate
+
+
+def printable(function: Callable) -> Callable:
+    """A decorator: what the function prints reaches terminals of any encoding; letters that they lack become "?"."""
+
+    @functools.wraps(function)
+    def printing(*arguments, **options):
+        output, errors = sys.stdout, getattr(sys.stdout, "errors", None)
+        if errors != "strict" or not hasattr(output, "reconfigure"):
+            return function(*arguments, **options)
+        output.reconfigure(errors="replace")
+        try:
+            return function(*arguments, **options)
+        finally:
+            output.reconfigure(errors=errors)
+
+    return printing
+
+
+def expects_numbers(function: Callable) -> Callable:
+    """A decorator: the function's argument `model` raises ValueError where its logits are NaN, instead of giving them.
+
+    Greedy choice would take token 0 for ever from such logits ("!!!!" in GPT-2's vocabulary) and say nothing.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def checking(*arguments, **options):
+        bound = signature.bind(*arguments, **options)
+        model = bound.arguments["model"]
+        bound.arguments["model"] = lambda in_idx: check_numbers(model(in_idx))
+        return function(*bound.args, **bound.kwargs)
+
+    return checking
+
+
+def check_numbers(logits: torch.Tensor) -> torch.Tensor:
+    """The logits, or ValueError if some are NaN."""
+    if logits.isnan().any():
+        raise ValueError("logits contain NaN: the model's weights are no longer numbers (did its training diverge?)")
+    return logits
 
 
 @contextmanager

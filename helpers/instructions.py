@@ -9,7 +9,7 @@ it was taught; for answers that begin with a letter, a digit or a mark, that is 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from .files import write_text_whole
 from .generation import generate_batch
-from .gpt import hidden_states
 from .guards import evaluation_mode
+from .speed.chosen import logits_at
+from .tokenizers import END_OF_TEXT, takes_tokenizer
 
 Entry = Mapping[str, str]
 
@@ -60,20 +61,35 @@ ALPACA = PromptStyle("Alpaca", format_input, "\n\n### Response:\n")
 PHI3 = PromptStyle("Phi-3", format_phi3, "\n\n<|assistant|>\n")
 
 
-def check_entries(data: Sequence[Entry]) -> None:
-    """Raise ValueError, naming the place, unless each entry has its three strings and only the input is empty."""
+def check_entries(
+    data: Sequence[Entry],
+    keys: Sequence[str] = ("instruction", "input", "output"),
+    optional: Collection[str] = (),
+    name: str = "data",
+) -> None:
+    """Raise ValueError, naming the place, unless `data` is a list of dictionaries with a text under each of `keys`.
+
+    Only the input may be an empty text, and only `optional` keys may be missing. `name` is what the error calls `data`.
+    """
+    if not isinstance(data, Sequence) or isinstance(data, str | bytes):
+        raise ValueError(
+            f"{name} is a {type(data).__name__}: a list of dictionaries, one per entry, is expected "
+            "(of a pandas table, table.to_dict('records'); of a Hugging Face data set, list(dataset))"
+        )
     if not data:
-        raise ValueError("data holds no entry")
+        raise ValueError(f"{name} holds no entry")
     for number, entry in enumerate(data):
         if not isinstance(entry, Mapping):
-            raise ValueError(f"data[{number}] is a {type(entry).__name__}, not a dictionary of strings")
-        for key in ("instruction", "input", "output"):
+            raise ValueError(f"{name}[{number}] is a {type(entry).__name__}, not a dictionary of strings")
+        for key in keys:
             if key not in entry:
-                raise ValueError(f"data[{number}] has no {key!r}, only {', '.join(map(repr, entry)) or 'nothing'}")
+                if key in optional:
+                    continue
+                raise ValueError(f"{name}[{number}] has no {key!r}, only {', '.join(map(repr, entry)) or 'nothing'}")
             if not isinstance(entry[key], str):
-                raise ValueError(f"data[{number}][{key!r}] is a {type(entry[key]).__name__}, not a string")
+                raise ValueError(f"{name}[{number}][{key!r}] is a {type(entry[key]).__name__}, not a string")
             if key != "input" and not entry[key].strip():
-                raise ValueError(f"data[{number}][{key!r}] is empty")
+                raise ValueError(f"{name}[{number}][{key!r}] is empty")
 
 
 def split_entries(
@@ -97,6 +113,7 @@ class InstructionDataset(Dataset):
     Raises ValueError as `check_entries`.
     """
 
+    @takes_tokenizer
     def __init__(
         self, data: Sequence[Entry], tokenizer: Any, style: PromptStyle = ALPACA, with_prompt_lengths: bool = False
     ):
@@ -147,8 +164,12 @@ def masked_collate_fn(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`custom_collate_fn` for (ids, prompt length), where only the answer and its end are targets (exercise 7.2).
 
-    Raises ValueError if no target is left, as when `allowed_max_length` cuts all answers off: the loss would be NaN.
+    Raises ValueError if no target is left, as when `allowed_max_length` cuts all answers off: the loss would be NaN;
+    and for a prompt length below 1 or above the number of tokens.
     """
+    for ids, prompt_length in batch:
+        if not 1 <= prompt_length <= len(ids):
+            raise ValueError(f"batch has a prompt length of {prompt_length} for {len(ids)} tokens: 1 to {len(ids)} fit")
     inputs, targets = custom_collate_fn([ids for ids, _ in batch], ignore_index=ignore_index, **options)
     for row, (_, prompt_length) in enumerate(batch):
         targets[row, : prompt_length - 1] = ignore_index  # the last token of the prompt predicts the answer's first
@@ -164,16 +185,16 @@ def calc_loss_batch_labels(
     device: torch.device,
     ignore_index: int = -100,
 ) -> torch.Tensor:
-    """`calc_loss_batch` for a `GPTModel`, whose output layer is used only where there is a target: faster, the same.
+    """`calc_loss_batch` with the logits computed only where there is a target (see `logits_at`): faster, the same.
 
-    Raises ValueError if all targets are `ignore_index`, where the mean would be NaN.
+    Raises ValueError if all targets are `ignore_index`, where the mean would be NaN, or if a row exceeds the context.
     """
-    targets = target_batch.to(device).flatten()  # (B * T,)
-    counted = targets != ignore_index  # (B * T,)
+    targets = target_batch.to(device)  # (B, T)
+    counted = targets != ignore_index  # (B, T)
     if not counted.any():
-        raise ValueError(f"all {len(targets)} targets are {ignore_index}: there is nothing to learn from")
-    hidden = hidden_states(model, input_batch.to(device)).flatten(0, 1)  # (B * T, C)
-    return F.cross_entropy(model.out_head(hidden[counted]), targets[counted])
+        raise ValueError(f"all {targets.numel()} targets are {ignore_index}: there is nothing to learn from")
+    logits = logits_at(model, input_batch.to(device), counted)  # (N, vocab_size), N targets that count
+    return F.cross_entropy(logits, targets[counted])
 
 
 def calc_loss_per_token(data_loader: DataLoader, model: torch.nn.Module, device: torch.device) -> float:
@@ -202,6 +223,7 @@ def extract_response(generated_text: str, prompt: str) -> str:
     return generated_text.removeprefix(prompt).split("<|endoftext|>")[0].strip()
 
 
+@takes_tokenizer
 def answer_entries(
     model: torch.nn.Module,
     entries: Sequence[Entry],
@@ -210,14 +232,18 @@ def answer_entries(
     max_new_tokens: int = 50,
     style: PromptStyle = ALPACA,
     batch_size: int = 32,
-    eos_id: int = 50256,
+    eos_id: int = END_OF_TEXT,
     **options: Any,
 ) -> list[str]:
     """The model's answers to entries, many at a time; each ends at its own end token (section 7.7).
 
     Entries need no output. `options` go to `generate_batch`, such as temperature. The model is put into evaluation
-    mode for this. Raises ValueError for a prompt that leaves no room for an answer, and as `generate_batch`.
+    mode for this. Raises ValueError for an entry without an instruction, for a prompt that leaves no room for an
+    answer, and as `generate_batch`.
     """
+    if len(entries) == 0:
+        return []
+    check_entries(entries, ("instruction", "input"), optional=("input",), name="entries")
     prompts = [tokenizer.encode(style.prompt({"input": "", **entry})) for entry in entries]
     for number, prompt in enumerate(prompts):
         if len(prompt) >= context_size:

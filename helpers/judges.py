@@ -10,15 +10,34 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import regex
+
 from .files import progress_bar, write_text_whole
+from .instructions import check_entries
 from .model_client import OLLAMA, query_model
 
-_WORDS = re.compile(r"(?<!\w)[-−]?\d+(?:[.,:/]\d+)*|\w+(?:['’]\w+)*|[%°$€£+=*/<>]")
+# Scripts without blanks between words: there, each letter with its marks counts as a word.
+_NO_BLANKS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_LETTERS = rf"[[\p{{L}}\p{{M}}\p{{N}}_]--[{_NO_BLANKS}]]+"  # vowel signs and other marks belong to the word
+_WORDS = regex.compile(
+    rf"(?<![\p{{L}}\p{{M}}\p{{N}}_])-?\d+(?:[.,:/]\d+)*(?![\p{{L}}\p{{M}}_])|[{_NO_BLANKS}]\p{{M}}*"
+    rf"|{_LETTERS}(?:'{_LETTERS})*|[%°$€£+=*/<>]",
+    regex.V1,
+)
+# A whole number by itself: no part of a word, a fraction or a range such as 85-90.
+_NUMBER = r"(?<![\w.,/-])(?<!\d[-–] )(\d+)(?:\.0+)?(?!\w|[.,]\d|\s*[-–]\s*\d|\s+(?:to|or|and)\s+\d)"
+# What a judge may say of the scale, which is no score.
+_SCALES = (
+    r"(?i)[(\[]?\b(?:from |between )?0\s*(?:-|–|to|and)\s*100\b[)\]]?",
+    r"(?i)\b(?:full|perfect|top|highest|maximum|best|possible)\W+(?:possible\W+)?(?:score|mark|grade|rating)s?\b\W*"
+    r"(?:(?:of|is|would be)\W+)?\d+(?:\s*/\s*100)?",
+)
 _JUDGE_PROMPT = """You grade answers. Compare the response with the correct output for the instruction.
 
 Instruction: {instruction}
@@ -33,7 +52,8 @@ Grade the response from 0 (wrong or useless) to 100 (as good as the correct outp
 def exact_match(answer: str, reference: str) -> float:
     """1.0 if both texts have the same words and numbers in the same order, else 0.0.
 
-    Case and punctuation do not count, except within numbers: 3.5 is not 35, and -2 is not 2.
+    Case and punctuation do not count, except within numbers: 3.5 is not 35, and -2 is not 2. In scripts without blanks,
+    such as Chinese and Thai, each letter with its marks is a word.
 
     >>> exact_match("the answer is 3.5", "The answer is 3.5.")
     1.0
@@ -75,21 +95,23 @@ def generate_model_scores(
     *,
     save_to: Path | str | None = None,
     **options: Any,
-) -> list[int]:
-    """A judge's scores, 0 to 100, of the responses that the entries have under `json_key`.
+) -> list[int | None]:
+    """A judge's scores, 0 to 100, of the responses that the entries have under `json_key`, in their order.
 
-    Entries have the keys instruction, output, `json_key` and perhaps input. An empty response gets 0 unasked. Answers
-    without a score are left out, counted and shown. `options` are those of `query_model`.
+    Entries have the keys instruction, output, `json_key` and perhaps input. An empty response gets 0 unasked. An answer
+    of the judge without a score gives None in its place, so that scores and entries stay together; such answers are
+    counted and shown. `options` are those of `query_model`.
 
     With `save_to`, each answer is written to that JSON file at once, and a later call with the same file asks only for
     what is missing. A failure or Ctrl-C ends the run early: it is printed, and the finished scores are returned; with
     none finished, it is raised. Raises ValueError, before anything is asked, if an entry lacks a key or the file is
     not one of scores; ValueError if no answer has a score; and what `query_model` raises.
     """
+    check_entries(json_data, ("instruction", "input", "output"), optional=("input",), name="json_data")
     prompts = [_judge_prompt(entry, json_key, number) for number, entry in enumerate(json_data)]
     answers = _read_answers(save_to)
     settings = {name: options[name] for name in ("seed", "temperature", "num_ctx", "max_tokens") if name in options}
-    scores: list[int] = []
+    scores: list[int | None] = []
     garbage: dict[int, str] = {}
     number = 0
     try:
@@ -102,11 +124,9 @@ def generate_model_scores(
                 answers[key] = query_model(prompt, model, url, **options)
                 if save_to is not None:
                     write_text_whole(save_to, json.dumps(answers, indent=1))
-            score = _score_in(answers[key])
-            if score is None:
+            scores.append(_score_in(answers[key]))
+            if scores[-1] is None:
                 garbage[number] = answers[key]
-            else:
-                scores.append(score)
     except (OSError, LookupError, ValueError, KeyboardInterrupt) as error:
         if not scores:
             raise
@@ -116,10 +136,10 @@ def generate_model_scores(
     if garbage:
         number, answer = next(iter(garbage.items()))
         message = (
-            f"{len(garbage)} of {len(garbage) + len(scores)} answers have no score from 0 to 100 and are left out, as "
-            f"that to entry {number}, {' '.join(answer.split())[:80]!r}; use a larger judge, tuned for instructions."
+            f"{len(garbage)} of {len(scores)} answers have no score from 0 to 100 and give None, as that to entry "
+            f"{number}, {' '.join(answer.split())[:80]!r}; use a larger judge, tuned for instructions."
         )
-        if not scores:
+        if len(garbage) == len(scores):
             raise ValueError(message)
         print(message)
     return scores
@@ -133,15 +153,14 @@ class _Words:
 
 
 def _words(text: str) -> list[str]:
-    return _WORDS.findall(text.lower()) or text.split()  # a text of punctuation alone is compared as it is
+    # Letters may be written in one piece or as letter and accent; a minus and an apostrophe in two ways each.
+    text = unicodedata.normalize("NFC", text.lower()).replace("−", "-").replace("’", "'")
+    return _WORDS.findall(text) or text.split()  # a text of punctuation alone is compared as it is
 
 
 def _judge_prompt(entry: Mapping[str, Any], json_key: str, number: int) -> str | None:
-    for key in ("instruction", "output", json_key):
-        if not isinstance(entry.get(key), str):
-            raise ValueError(
-                f"json_data: entry {number} has no text under {key!r}; it has {', '.join(entry) or 'none'}"
-            )
+    if not isinstance(entry.get(json_key), str):
+        raise ValueError(f"json_data[{number}] has no text under {json_key!r}; it has {', '.join(entry)}")
     instruction = "\n".join(filter(None, (entry["instruction"], entry.get("input"))))
     response = entry[json_key].strip()
     return (
@@ -153,15 +172,16 @@ def _score_in(answer: str) -> int | None:
     """The one integer of 0 to 100 that an answer states as its score; None if it has none, or more than one.
 
     A number counts if it is the whole answer, follows "score" or stands before "/100". Others, as in "it has 3
-    mistakes", are not scores.
+    mistakes", are not scores, and neither is what is said of the scale: "score (0-100)", "a full score of 100".
     """
     answer = re.sub(r"(?s).*</think>", "", answer)  # models that reason aloud first
-    number = r"(?<![\w.,-])(\d+)(?:\.0+)?"
-    found = re.findall(rf"^\W*?{number}(?:\s*(?:/|out of)\s*100)?\W*$", answer.strip())
-    found = found or re.findall(
-        rf"(?i)\b(?:score|grade|rating)\b\W*(?:(?:is|of|as|:|=)\W*)*?{number}(?![\w/]|[.,]\d)", answer
-    )
-    found = found or re.findall(rf"(?i){number}\s*(?:/|out of)\s*100\b", answer)
+    if "<think>" in answer:  # cut off before it came to its answer
+        return None
+    for scale in _SCALES:
+        answer = re.sub(scale, " ", answer)
+    found = re.findall(rf"^\W*?{_NUMBER}(?:\s*(?:/|out of)\s*100)?\W*$", answer.strip()) or re.findall(
+        rf"(?i)\b(?:score|grade|rating)\b\W*(?:(?:is|of|as|it|at)\W+)*?{_NUMBER}(?!\s*/)", answer
+    ) + re.findall(rf"(?i){_NUMBER}\s*(?:/|out of)\s*100\b", answer)
     values = {int(value) for value in found}
     return values.pop() if len(values) == 1 and max(values) <= 100 else None
 

@@ -18,8 +18,8 @@ import torch
 import torch.nn as nn
 from safetensors.torch import save_file
 
-from .checkpoints import read_tensors
-from .files import write_whole
+from .files import existing_file, first_line, read_tensors, write_whole
+from .speed.parts import is_linear, register_linear
 
 
 class LoRALayer(nn.Module):
@@ -73,12 +73,15 @@ class LinearWithLoRA(nn.Module):
         return self.linear.weight + self.lora.delta().T
 
 
+register_linear(LinearWithLoRA, lambda layer: type(layer.lora) is LoRALayer and is_linear(layer.linear))
+
+
 def lora_layers(model: nn.Module) -> dict[str, LinearWithLoRA]:
     """The layers of a model that have LoRA, by name; they are known by what they hold, so your own class counts too."""
     return {name: module for name, module in model.named_modules() if hasattr(module, "lora")}
 
 
-def put_module(model: nn.Module, name: str, module: nn.Module) -> None:
+def replace_layer(model: nn.Module, name: str, module: nn.Module) -> None:
     """Let `module` take the place of the model's layer with a (dotted) name."""
     parent, _, last = name.rpartition(".")
     setattr(model.get_submodule(parent), last, module)
@@ -106,7 +109,7 @@ def replace_linear_with_lora(
     if not names:
         raise ValueError("there is no linear layer to give LoRA to")
     for name in names:
-        put_module(model, name, LinearWithLoRA(model.get_submodule(name), rank, alpha))
+        replace_layer(model, name, LinearWithLoRA(model.get_submodule(name), rank, alpha))
 
 
 @torch.no_grad()
@@ -125,7 +128,7 @@ def merge_lora(model: nn.Module) -> dict[str, LoRALayer]:
     for name, layer in layers.items():
         linear = copy.deepcopy(layer.linear)  # the frozen layer itself may serve other adapters
         linear.weight.copy_(layer.weight)
-        put_module(model, name, linear)
+        replace_layer(model, name, linear)
     return {name: layer.lora for name, layer in layers.items()}
 
 
@@ -139,7 +142,7 @@ def unmerge_lora(model: nn.Module, merged: dict[str, LoRALayer]) -> None:
     for name, lora in merged.items():
         linear = copy.deepcopy(linears[name])
         linear.weight.sub_(lora.delta().T)
-        put_module(model, name, _beside(linear, lora))
+        replace_layer(model, name, _beside(linear, lora))
 
 
 def save_adapter(model: nn.Module, path: Path | str, also: Sequence[str] = ()) -> None:
@@ -178,12 +181,11 @@ def load_adapter(model: nn.Module, path: Path | str) -> dict[str, Any]:
     Raises FileNotFoundError, or ValueError, before anything is changed, if the file is damaged or not an adapter, if it
     belongs to another model, or if the model has LoRA already.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} is not there")
+    file = existing_file(path)
     if lora_layers(model):
         raise ValueError("model has LoRA layers already: begin with one that has none")
     try:
-        tensors, metadata = read_tensors(path)
+        tensors, metadata = read_tensors(file)
         settings = json.loads(metadata["lora"])
         pairs = {name: (tensors[f"{name}.lora.A"], tensors[f"{name}.lora.B"]) for name in settings["targets"]}
         heads = {name: (tensors[f"{name}.weight"], tensors.get(f"{name}.bias")) for name in settings["also"]}
@@ -191,8 +193,7 @@ def load_adapter(model: nn.Module, path: Path | str) -> dict[str, Any]:
         if any((a.shape[1], b.shape[0]) != (rank, rank) for a, b in pairs.values()):
             raise ValueError(f"its matrices are not of rank {rank}")
     except Exception as error:
-        reason = " ".join((str(error) or type(error).__name__).split())
-        raise ValueError(f"{path} is not an adapter's file, or it is damaged ({reason[:120]})") from None
+        raise ValueError(f"{path} is not an adapter's file, or it is damaged ({first_line(error)})") from None
     new: dict[str, nn.Module] = {}
     with torch.random.fork_rng(devices=[]):  # what the layers draw is overwritten
         for name, (weight, bias) in heads.items():
@@ -204,7 +205,7 @@ def load_adapter(model: nn.Module, path: Path | str) -> dict[str, Any]:
             layer.lora.load_state_dict({"A": a, "B": b})
             new[name] = layer
     for name, module in new.items():
-        put_module(model, name, module)
+        replace_layer(model, name, module)
     return settings
 
 
@@ -238,7 +239,7 @@ class Adapters:
         if self.changed() and self.changed() not in self.kept.values():
             raise ValueError("the layers on the model would be lost: keep them under a name first")
         for place, module in (self.base | self.kept.get(name, {})).items():
-            put_module(self.model, place, module)
+            replace_layer(self.model, place, module)
 
 
 def _fitting(

@@ -38,14 +38,15 @@ def query_model(
     (llama.cpp, vLLM, `transformers serve`, ...). `num_ctx` is Ollama's context in tokens: a longer prompt would be cut
     without a word; other servers set theirs when they start. `max_tokens` limits the answer. `timeout` is in seconds
     of silence: the answer is streamed, so a slow one is not cut off while it is still coming. `api_key` is sent as a
-    bearer token. Requests to this machine never go through a proxy.
+    bearer token; blanks and line ends around it, as from a file, are left out, and no message shows it. Requests to
+    this machine never go through a proxy.
 
     A server that is busy, fails or falls silent is asked three times, with pauses. Raises ConnectionError if the
     server is not running or goes on failing, TimeoutError if it stays silent, LookupError if it does not have the
     model, ValueError for an address of neither kind or a request that the server refuses.
     """
     body = _request_body(prompt, model, url, seed, temperature, num_ctx, max_tokens)
-    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
+    headers = {"Content-Type": "application/json"} | _authorization(api_key)
     request = urllib.request.Request(url, json.dumps({**body, "stream": True}).encode(), headers)
     failure: Exception | None = None
     for pause in _RETRY_PAUSES:
@@ -73,6 +74,13 @@ def query_model(
                 detail = str(reason) or type(reason).__name__
                 failure = ConnectionError(f"The server at {url} broke off its answer ({detail}); look into its log.")
     raise failure
+
+
+def _authorization(api_key: str | None) -> dict[str, str]:
+    key = (api_key or "").strip()
+    if not all("!" <= letter <= "~" for letter in key):
+        raise ValueError("api_key contains a blank, a line end or a letter outside ASCII; check how it was read")
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 class _Broken(Exception):
@@ -110,7 +118,10 @@ def _opener(url: str) -> urllib.request.OpenerDirector:
 def _pieces(response: http.client.HTTPResponse) -> Iterator[str]:
     """The pieces of an answer: JSON lines (Ollama), server-sent events (OpenAI), or one JSON document (either)."""
     whole = response.headers.get_content_type() == "application/json"
-    for line in [response.read()] if whole else response:
+    lines = [response.read()] if whole else response
+    if whole and not _is_json(lines[0]):  # some gateways call lines of JSON a document
+        lines, whole = lines[0].splitlines(), False
+    for line in lines:
         line = line.strip().removeprefix(b"data:").strip()
         if line == b"[DONE]":
             return
@@ -124,12 +135,29 @@ def _pieces(response: http.client.HTTPResponse) -> Iterator[str]:
                 raise _Broken(_error_message(line))
             choice = part["choices"][0] if part.get("choices") else part
             message = choice.get("message") or choice.get("delta") or {}
-            yield message.get("content") or ""
-        except (ValueError, AttributeError, TypeError) as error:
+            yield _text_of(message.get("content"))
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
             raise _Broken(f"it is not of the protocol: {line[:80]!r}") from error
         if whole or part.get("done") or choice.get("finish_reason"):
             return
     raise _Broken("it ended too early")
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        json.loads(body)
+    except ValueError:
+        return False
+    return True
+
+
+def _text_of(content: Any) -> str:
+    """A content, which is a string, nothing, or a list of parts of which some are text."""
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content if part.get("type") == "text")
+    if not isinstance(content, str | None):
+        raise TypeError(f"a content that is a {type(content).__name__}")
+    return content or ""
 
 
 def _error_message(body: bytes) -> str:

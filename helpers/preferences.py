@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from .gpt import hidden_states
 from .guards import evaluation_mode
 from .instructions import PHI3, Entry, PromptStyle, check_entries, masked_collate_fn
+from .speed.chosen import logits_at
+from .tokenizers import takes_tokenizer
 
 Preference = Mapping[str, str]
 
@@ -41,14 +42,8 @@ def make_preferences(entries: Sequence[Entry], seed: int = 123) -> list[dict[str
 
 def check_preferences(pairs: Sequence[Preference]) -> None:
     """Raise ValueError, naming the place, unless each pair has its strings and two different answers."""
-    if not pairs:
-        raise ValueError("pairs holds no pair")
+    check_entries(pairs, ("instruction", "input", "chosen", "rejected"), name="pairs")
     for number, pair in enumerate(pairs):
-        for key in ("instruction", "input", "chosen", "rejected"):
-            if not isinstance(pair.get(key), str):
-                raise ValueError(f"pairs[{number}] has no text under {key!r}, only {', '.join(pair) or 'nothing'}")
-            if key != "input" and not pair[key].strip():
-                raise ValueError(f"pairs[{number}][{key!r}] is empty")
         if pair["chosen"] == pair["rejected"]:
             raise ValueError(f"pairs[{number}] has the same answer twice, {pair['chosen'][:40]!r}: nothing to prefer")
 
@@ -57,10 +52,11 @@ class PreferenceDataset(Dataset):
     """Pairs as token ids: each item is (prompt + chosen, prompt + rejected, tokens in the prompt, reference).
 
     `reference`, float (N, 2), is for the reference model's log-probabilities of both answers: set it to what
-    `reference_logprobs` gives. Until then it is NaN, on which `training_steps` stops. An item has its row (2,). Raises
-    ValueError as `check_preferences`.
+    `reference_logprobs` gives. Until then it is NaN, on which `training_steps` stops. An item has its row (2,).
+    Raises ValueError as `check_preferences`.
     """
 
+    @takes_tokenizer
     def __init__(self, pairs: Sequence[Preference], tokenizer: Any, style: PromptStyle = PHI3):
         check_preferences(pairs)
         self.prompts = [tokenizer.encode(style.prompt(pair)) for pair in pairs]
@@ -82,12 +78,16 @@ def preference_collate_fn(
     """B items as inputs (2B, T), targets (2B, T) and reference (2B,), in each the chosen half first.
 
     Targets are those of `masked_collate_fn`, which `options` go to: the answer and its end count, the prompt does not.
-    Raises ValueError if an answer is cut off entirely, since nothing would be left of it to compare.
+    Raises ValueError for an `allowed_max_length` that would cut an answer: the reference counts all of it.
     """
     rows = [(ids, length) for ids, _, length, _ in batch] + [(ids, length) for _, ids, length, _ in batch]
+    longest = max(len(ids) for ids, _ in rows)
+    if longest > (options.get("allowed_max_length") or longest):
+        raise ValueError(
+            f"allowed_max_length={options['allowed_max_length']} cuts a row of {longest} tokens, but the "
+            "reference counts whole answers: leave longer pairs out"
+        )
     inputs, targets = masked_collate_fn(rows, **options)
-    if not (targets != options.get("ignore_index", -100)).any(dim=1).all():
-        raise ValueError(f"allowed_max_length={options.get('allowed_max_length')} cuts off all of an answer")
     reference = torch.stack([reference for *_, reference in batch])  # (B, 2)
     return inputs, (targets, reference.T.flatten().to(inputs.device))  # (2B, T), ((2B, T), (2B,))
 
@@ -97,10 +97,11 @@ def sequence_logprobs(
 ) -> torch.Tensor:
     """The log-probability of each row's answer, in nats: int64 inputs and targets (B, T) to (B,).
 
-    It is the sum over the targets that are not `ignore_index`; logits are computed only there.
+    It is the sum over the targets that are not `ignore_index`; logits are computed only there (see `logits_at`).
+    Raises ValueError if a row exceeds the context.
     """
     counted = targets != ignore_index  # (B, T)
-    logits = model.out_head(hidden_states(model, inputs)[counted])  # (N, V), N targets that count
+    logits = logits_at(model, inputs, counted)  # (N, vocab_size), N targets that count
     losses = F.cross_entropy(logits, targets[counted], reduction="none")  # (N,)
     return torch.zeros(targets.shape, device=losses.device).masked_scatter(counted, -losses).sum(dim=1)  # (B,)
 

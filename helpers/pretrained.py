@@ -1,13 +1,14 @@
-"""GPT-2's published weights: fetching, loading into the course's model, and writing them back (section 5.5).
+"""Pretrained models: GPT-2's published weights (section 5.5), and the small model that comes with the course.
 
-The weights are read from safetensors files as Hugging Face keeps them (`model.safetensors` and `config.json` in a
-folder), downloaded through huggingface_hub or taken from a folder. No TensorFlow is needed.
+GPT-2's weights are read from safetensors files as Hugging Face publishes them: `config.json` and `model.safetensors` in
+a folder. `find_gpt2` says where such a folder is looked for; a download is kept in the course's cache folder, where
+every notebook and program finds it. No TensorFlow is needed.
 """
 
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,78 +17,30 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.overrides import TorchFunctionMode
 
-from .checkpoints import read_tensors
-from .files import write_text_whole, write_whole
-from .gpt import GPTModel, gpt_config
+from .files import existing_file, first_line, read_tensors, write_text_whole, write_whole
+from .gpt import GPTModel, gpt_config, model_config
 from .settings import Profile
+from .texts import cache_dir, data_folders
+from .tokenizers import END_OF_TEXT
 
-REPOSITORIES = {
+COURSE_MODEL_FILE = Path(__file__).parent / "assets" / "course_model" / "course_model.safetensors"
+REPOSITORIES = {  # GPT-2's sizes on the Hugging Face Hub
     "124M": "openai-community/gpt2",
     "355M": "openai-community/gpt2-medium",
     "774M": "openai-community/gpt2-large",
     "1558M": "openai-community/gpt2-xl",
 }
-_FILES = ("config.json", "model.safetensors")
-
-
-class _ShapesOnly(TorchFunctionMode):
-    """Leaves out what only fills tensors: on the meta device that would load 800 modules of torch, for nothing."""
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function.__name__ in ("normal_", "uniform_", "kaiming_uniform_", "triu"):
-            return args[0] if args else None
-        return function(*args, **(kwargs or {}))
-
-
-def find_gpt2(model_size: str, models_dir: Path | str) -> Path | None:
-    """The folder in `models_dir` (or COURSE_DATA_DIR) that holds a GPT-2 size, or None. Never downloads."""
-    if model_size not in REPOSITORIES:
-        raise ValueError(f"model_size={model_size!r} is not one of {', '.join(REPOSITORIES)}")
-    bases = [Path(models_dir), *([Path(os.environ["COURSE_DATA_DIR"])] if os.environ.get("COURSE_DATA_DIR") else [])]
-    names = (model_size, f"gpt2-{model_size}", REPOSITORIES[model_size].split("/")[1])
-    for folder in [base / name for base in bases for name in names]:
-        if all((folder / file).is_file() for file in _FILES):
-            return folder
-    return None
-
-
-def fetch_gpt2(model_size: str, models_dir: Path | str) -> Path:
-    """The folder of a GPT-2 size, downloaded to `models_dir` if it is not there yet; a broken download is resumed.
-
-    Raises ValueError for an unknown size, ConnectionError if the files cannot be had.
-    """
-    found = find_gpt2(model_size, models_dir)
-    if found is not None:
-        return found
-    from huggingface_hub import snapshot_download  # loads slowly, and only a download needs it
-
-    folder = Path(models_dir) / model_size
-    try:
-        snapshot_download(REPOSITORIES[model_size], allow_patterns=list(_FILES), local_dir=folder)
-    except Exception as error:
-        first = (str(error) or type(error).__name__).splitlines()[0]
-        raise ConnectionError(
-            f"GPT-2 {model_size} could not be downloaded: put {' and '.join(_FILES)} of {REPOSITORIES[model_size]} "
-            f"into {folder} and try again ({first[:160]})"
-        ) from None
-    return folder
-
-
-def load_gpt2(model_size: str = "124M", models_dir: Path | str = "gpt2") -> tuple[GPTModel, dict[str, Any]]:
-    """A pretrained GPT-2 in evaluation mode without dropout, and its configuration. Its output layer is its embedding.
-
-    The model is built without memory for its weights, which are then read block by block: the peak is little more
-    than the weights themselves. Raises as `fetch_gpt2`, and ValueError for a damaged or foreign file.
-    """
-    return read_gpt2(fetch_gpt2(model_size, models_dir))
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_SHARDS, _PICKLED = "model.safetensors.index.json", "pytorch_model.bin"  # forms of the weights that are not read
+_SCALE = ".scale_of_row"  # in the course model's file: one scale per row of a matrix of 8-bit integers
 
 
 def load_pretrained(
-    profile: Profile, model_size: str = "124M", models_dir: Path | str = "gpt2"
+    profile: Profile, model_size: str = "124M", models_dir: Path | str | None = None
 ) -> tuple[GPTModel, dict[str, Any], str]:
     """The pretrained model to start from, its configuration and its name: the course model in `quick`, GPT-2 in `book`.
 
-    Where GPT-2's weights cannot be had, it prints why and gives the course model. Both are in evaluation mode,
+    Where GPT-2's weights cannot be downloaded, it prints why and returns the course model. Both are in evaluation mode,
     without dropout, with one tensor for embedding and output layer. Raises ValueError as `load_gpt2`.
     """
     if profile.name == "book":
@@ -98,27 +51,161 @@ def load_pretrained(
     return *load_course_model(), "the course model"
 
 
+# The course model
+
+
+def load_course_model(path: Path | str = COURSE_MODEL_FILE) -> tuple[GPTModel, dict[str, Any]]:
+    """The course model in evaluation mode on the CPU, and its configuration (a dictionary as `GPT_CONFIG_124M`).
+
+    Output layer and token embedding are one tensor. Raises FileNotFoundError, or ValueError if the file is not a
+    course model.
+    """
+    file = existing_file(path)
+    try:
+        stored, metadata = read_tensors(file)
+        cfg = json.loads(metadata["config"])
+        if "out_head.weight" in stored:
+            raise ValueError("it has an output layer of its own")
+        weights = {}
+        for name, weight in stored.items():
+            if not name.endswith(_SCALE):
+                scale = stored.get(name + _SCALE)
+                weights[name] = weight if scale is None else weight.float() * scale[:, None]
+        weights["out_head.weight"] = weights["tok_emb.weight"]
+        model = _without_weights(cfg)
+        model.load_state_dict(weights, assign=True)
+    except Exception as error:
+        raise ValueError(f"{path} is not a course model file ({first_line(error)})") from None
+    model.out_head.weight = model.tok_emb.weight  # read as two, they become one tensor again
+    return model.eval(), cfg
+
+
+def save_course_model(model: GPTModel, path: Path | str) -> None:
+    """Write a model with tied embeddings, its matrices as 8-bit integers with a scale per row.
+
+    Raises ValueError for a model that is not a `GPTModel` of plain layers, or whose output layer is not its token
+    embedding.
+    """
+    (cfg, state), stored = _tied_state(model), {}
+    for name, weight in state.items():
+        if name == "out_head.weight":
+            continue
+        weight = weight.detach().float().cpu()
+        if weight.dim() == 2:
+            scale = weight.abs().amax(dim=1).clamp(min=1e-12) / 127  # (rows,)
+            stored[name], stored[name + _SCALE] = torch.round(weight / scale[:, None]).to(torch.int8), scale
+        else:
+            stored[name] = weight
+    write_whole(path, lambda temporary: save_file(stored, temporary, metadata={"config": json.dumps(cfg)}))
+
+
+# GPT-2: the folder of its weights
+
+
+def find_gpt2(model_size: str = "124M", models_dir: Path | str | None = None) -> Path | None:
+    """The folder on this machine that holds the weights of a GPT-2 size, or None. Never downloads.
+
+    Looked for, in this order, in `models_dir`, in the folder that COURSE_DATA_DIR names, in the course's cache folder
+    (COURSE_CACHE_DIR), and in huggingface_hub's cache (HF_HOME). In each of the first three the folder is called 124M,
+    gpt2-124M or gpt2, its name on the Hub, and may lie in another folder called gpt2. Raises ValueError for an unknown
+    size, and if COURSE_DATA_DIR is not a folder.
+    """
+    for folder in _folders(model_size, models_dir):
+        if (folder / _CONFIG).is_file() and (folder / _WEIGHTS).is_file() and _other_form(folder) is None:
+            return folder
+    from huggingface_hub import try_to_load_from_cache  # loads slowly
+
+    repository = REPOSITORIES[model_size]
+    for name in (repository, repository.split("/")[1]):  # the second is the old name
+        config, weights = (try_to_load_from_cache(name, file) for file in (_CONFIG, _WEIGHTS))
+        if isinstance(config, str) and isinstance(weights, str):  # else None, or a mark that the Hub has no such file
+            return Path(weights).parent
+    return None
+
+
+def fetch_gpt2(model_size: str = "124M", models_dir: Path | str | None = None) -> Path:
+    """The folder of a GPT-2 size: the one that `find_gpt2` finds, else a download in the course's cache folder.
+
+    A download that was interrupted is resumed. Raises ValueError as `find_gpt2`, and for a folder with the weights in a
+    form that cannot be read; ConnectionError if the download fails.
+    """
+    found = find_gpt2(model_size, models_dir)
+    if found is not None:
+        return found
+    for folder in _folders(model_size, models_dir):
+        _check_form(folder)  # somebody put weights there, which a download would pass over without a word
+    from huggingface_hub import snapshot_download  # loads slowly
+
+    repository, files = REPOSITORIES[model_size], [_CONFIG, _WEIGHTS]
+    target = cache_dir() / "gpt2" / model_size
+    try:
+        snapshot_download(repository, allow_patterns=files, local_dir=target)
+    except Exception as error:
+        place = target if models_dir is None else Path(models_dir).expanduser() / model_size
+        raise ConnectionError(
+            f"GPT-2 {model_size} cannot be downloaded: put {' and '.join(files)} of {repository} into {place} and try "
+            f"again ({first_line(error)})"
+        ) from None
+    return target
+
+
+def _folders(model_size: str, models_dir: Path | str | None) -> Iterator[Path]:
+    """Where a learner or an earlier download may have put the weights of a GPT-2 size."""
+    if model_size not in REPOSITORIES:
+        raise ValueError(f"model_size={model_size!r} is not one of {', '.join(REPOSITORIES)}")
+    names = (model_size, f"gpt2-{model_size}", REPOSITORIES[model_size].split("/")[1])
+    if models_dir is not None:
+        yield from (Path(models_dir).expanduser() / name for name in names)
+    for folder in data_folders():
+        yield from (base / name for base in (folder, folder / "gpt2") for name in names)
+
+
+def _other_form(folder: Path) -> str | None:
+    """What a folder has instead of one safetensors file of weights, and what to do; None if it has nothing else."""
+    again = "load and save it with transformers: GPT2LMHeadModel.from_pretrained(folder).save_pretrained(folder"
+    if (folder / _WEIGHTS).is_file():
+        with (folder / _WEIGHTS).open("rb") as file:
+            pointer = file.read(64).startswith(b"version https://git-lfs")
+        return (
+            f"{_WEIGHTS} is a Git LFS pointer, not the weights; run `git lfs pull` in the folder" if pointer else None
+        )
+    if (folder / _SHARDS).is_file():
+        return f"the weights are in shards ({_SHARDS}); {again}, max_shard_size='50GB')"
+    if (folder / _PICKLED).is_file():
+        return f"the weights are in {_PICKLED}, not in {_WEIGHTS}; {again})"
+    return None
+
+
+def _check_form(folder: Path) -> None:
+    form = _other_form(folder)
+    if form is not None:
+        raise ValueError(f"{folder} cannot be read as GPT-2's weights: {form}")
+
+
+# GPT-2 as a model
+
+
+def load_gpt2(model_size: str = "124M", models_dir: Path | str | None = None) -> tuple[GPTModel, dict[str, Any]]:
+    """A pretrained GPT-2 in evaluation mode without dropout, and its configuration. Its output layer is its embedding.
+
+    Found or downloaded as by `fetch_gpt2`; raises as that and as `read_gpt2`.
+    """
+    return read_gpt2(fetch_gpt2(model_size, models_dir))
+
+
 def read_gpt2(folder: Path | str) -> tuple[GPTModel, dict[str, Any]]:
-    """`load_gpt2` from a folder in Hugging Face's format."""
-    file, cfg = Path(folder) / "model.safetensors", {**_config(_settings(folder)), "drop_rate": 0.0}
-    with torch.device("meta"), _ShapesOnly():
-        model = GPTModel(cfg)
-    for module in model.modules():  # the meta device gave the masks no content
-        if isinstance(getattr(module, "mask", None), torch.Tensor):
-            module.mask = torch.triu(torch.ones(module.mask.shape, dtype=torch.bool), diagonal=1)
-    shapes = {name: weight.shape for name, weight in model.state_dict().items()}
+    """`load_gpt2` from a folder in Hugging Face's format.
+
+    The model is built without memory for its weights, which are then read block by block: the peak is little more
+    than the weights themselves. Raises ValueError for a damaged or foreign file, and for weights in another form
+    (pytorch_model.bin, shards, a Git LFS pointer).
+    """
+    folder = Path(folder).expanduser()
+    _check_form(folder)
+    file, cfg = folder / _WEIGHTS, {**_config(_settings(folder)), "drop_rate": 0.0}
+    model = _without_weights(cfg)
     for part in ("", *(f"h.{layer}." for layer in range(cfg["n_layers"]))):
-        try:
-            weights = _course_weights(_read(file, part), cfg["emb_dim"])
-        except ValueError as error:
-            raise ValueError(f"{file} cannot be read as GPT-2's weights: {error}") from None
-        for name, weight in weights.items():
-            if weight.shape != shapes.get(name):
-                raise ValueError(f"{file} and its config.json disagree: {name} has shape {tuple(weight.shape)}")
-            owner, _, last = name.rpartition(".")
-            copy = weight.clone(memory_format=torch.contiguous_format)  # of the file's pages, and in our layout
-            setattr(model.get_submodule(owner), last, torch.nn.Parameter(copy))
-        del weights, weight  # lets go of the file's pages, which would add up
+        _fill(model, file, part)
     model.out_head.weight = model.tok_emb.weight
     missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if missing:
@@ -126,7 +213,73 @@ def read_gpt2(folder: Path | str) -> tuple[GPTModel, dict[str, Any]]:
     return model.eval(), cfg
 
 
-def download_and_load_gpt2(model_size: str, models_dir: Path | str) -> tuple[dict[str, int], dict[str, Any]]:
+def _fill(model: GPTModel, file: Path, part: str) -> None:
+    """Give the model the weights in a file whose names begin with `part` (see `_read`)."""
+    shapes = {name: weight.shape for name, weight in model.state_dict().items()}
+    stored = _read(file, part)  # views of the file's pages, let go at the end: those of all parts would add up
+    try:
+        weights = _course_weights(stored, len(model.final_norm.scale))
+    except ValueError as error:
+        raise ValueError(f"{file} cannot be read as GPT-2's weights: {error}") from None
+    for name, weight in weights.items():
+        if weight.shape != shapes.get(name):
+            raise ValueError(f"{file} and its {_CONFIG} disagree: {name} has shape {tuple(weight.shape)}")
+        owner, _, last = name.rpartition(".")
+        copy = weight.clone(memory_format=torch.contiguous_format)  # of the file's pages, and in our layout
+        setattr(model.get_submodule(owner), last, torch.nn.Parameter(copy))
+
+
+def save_gpt2(model: GPTModel, folder: Path | str) -> None:
+    """Write a model with tied embeddings as a folder that Hugging Face's transformers loads as a GPT-2.
+
+    Raises ValueError for a model that is not a `GPTModel` of plain layers, or whose output layer is not its token
+    embedding, which that format takes for granted.
+    """
+    cfg, state = _tied_state(model)
+    folder, width = Path(folder), cfg["emb_dim"]
+    weights = {"wte.weight": state["tok_emb.weight"], "wpe.weight": state["pos_emb.weight"]}
+    weights |= {"ln_f.weight": state["final_norm.scale"], "ln_f.bias": state["final_norm.shift"]}
+    for layer in range(cfg["n_layers"]):
+        ours, theirs = f"trf_blocks.{layer}.", f"h.{layer}."
+        for their, our in (("ln_1", "norm1"), ("ln_2", "norm2")):
+            weights[f"{theirs}{their}.weight"] = state[f"{ours}{our}.scale"]
+            weights[f"{theirs}{their}.bias"] = state[f"{ours}{our}.shift"]
+        projections = [f"{ours}att.W_{name}." for name in ("query", "key", "value")]
+        weights[f"{theirs}attn.c_attn.weight"] = torch.cat([state[p + "weight"] for p in projections]).T
+        none = torch.zeros_like(state["final_norm.shift"])
+        weights[f"{theirs}attn.c_attn.bias"] = torch.cat([state.get(p + "bias", none) for p in projections])
+        for their, our in (("attn.c_proj", "att.out_proj"), ("mlp.c_fc", "ff.layers.0"), ("mlp.c_proj", "ff.layers.2")):
+            weights[f"{theirs}{their}.weight"] = state[f"{ours}{our}.weight"].T
+            weights[f"{theirs}{their}.bias"] = state[f"{ours}{our}.bias"]
+    weights = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
+    settings = {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "activation_function": "gelu_new",
+        "vocab_size": cfg["vocab_size"],
+        "n_positions": cfg["context_length"],
+        "n_ctx": cfg["context_length"],
+        "n_embd": width,
+        "n_head": cfg["n_heads"],
+        "n_layer": cfg["n_layers"],
+        "layer_norm_epsilon": 1e-5,
+        "attn_pdrop": cfg["drop_rate"],
+        "embd_pdrop": cfg["drop_rate"],
+        "resid_pdrop": cfg["drop_rate"],
+        "bos_token_id": END_OF_TEXT,
+        "eos_token_id": END_OF_TEXT,
+        "tie_word_embeddings": True,
+    }
+    write_whole(folder / _WEIGHTS, lambda path: save_file(weights, path, metadata={"format": "pt"}))
+    write_text_whole(folder / _CONFIG, json.dumps(settings, indent=2) + "\n")
+
+
+# GPT-2 as the book loads it
+
+
+def download_and_load_gpt2(
+    model_size: str = "124M", models_dir: Path | str | None = None
+) -> tuple[dict[str, int], dict[str, Any]]:
     """GPT-2's settings and parameters by OpenAI's names, as the book has them.
 
     `settings` has n_vocab, n_ctx, n_embd, n_head, n_layer. `params` has wte (n_vocab, n_embd), wpe (n_ctx, n_embd),
@@ -137,7 +290,7 @@ def download_and_load_gpt2(model_size: str, models_dir: Path | str) -> tuple[dic
     raw = _settings(folder)
     settings = {"n_vocab": raw["vocab_size"], "n_ctx": raw["n_positions"]}
     settings |= {name: raw[name] for name in ("n_embd", "n_head", "n_layer")}
-    weights = {name: weight.clone() for name, weight in _read(Path(folder) / "model.safetensors", None).items()}
+    weights = {name: weight.clone() for name, weight in _read(folder / _WEIGHTS, None).items()}
     params: dict[str, Any] = {"blocks": [{} for _ in range(settings["n_layer"])]}
     last = {"weight": "w", "bias": "b"}
     for name, weight in weights.items():
@@ -181,61 +334,53 @@ def load_weights_into_gpt(gpt: GPTModel, params: dict[str, Any]) -> None:
     for name in sorted(own.keys() | weights.keys()):
         if name not in own or name not in weights or own[name].shape != weights[name].shape:
             got = tuple(own[name].shape) if name in own else "nothing"
-            wanted = tuple(weights[name].shape) if name in weights else "nothing"
-            raise ValueError(f"gpt does not fit the parameters: {name} is {got} in gpt, {wanted} in params")
+            expected = tuple(weights[name].shape) if name in weights else "nothing"
+            raise ValueError(f"gpt does not fit the parameters: {name} is {got} in gpt, {expected} in params")
     gpt.load_state_dict(weights)
 
 
-def save_gpt2(model: GPTModel, cfg: dict[str, Any], folder: Path | str) -> None:
-    """Write a model with tied embeddings as a folder that Hugging Face's transformers loads as a GPT-2.
-
-    Raises ValueError if the output layer is not the token embedding, which that format takes for granted.
-    """
-    if not torch.equal(model.out_head.weight, model.tok_emb.weight):
-        raise ValueError("model has an output layer of its own; GPT-2's format needs out_head.weight = tok_emb.weight")
-    folder, state, width = Path(folder), model.state_dict(), cfg["emb_dim"]
-    weights = {"wte.weight": state["tok_emb.weight"], "wpe.weight": state["pos_emb.weight"]}
-    weights |= {"ln_f.weight": state["final_norm.scale"], "ln_f.bias": state["final_norm.shift"]}
-    for layer in range(cfg["n_layers"]):
-        ours, theirs = f"trf_blocks.{layer}.", f"h.{layer}."
-        for their, our in (("ln_1", "norm1"), ("ln_2", "norm2")):
-            weights[f"{theirs}{their}.weight"] = state[f"{ours}{our}.scale"]
-            weights[f"{theirs}{their}.bias"] = state[f"{ours}{our}.shift"]
-        projections = [f"{ours}att.W_{name}." for name in ("query", "key", "value")]
-        weights[f"{theirs}attn.c_attn.weight"] = torch.cat([state[p + "weight"] for p in projections]).T
-        biases = [state.get(p + "bias", torch.zeros(width, dtype=weights["wte.weight"].dtype)) for p in projections]
-        weights[f"{theirs}attn.c_attn.bias"] = torch.cat(biases)
-        for their, our in (("attn.c_proj", "att.out_proj"), ("mlp.c_fc", "ff.layers.0"), ("mlp.c_proj", "ff.layers.2")):
-            weights[f"{theirs}{their}.weight"] = state[f"{ours}{our}.weight"].T
-            weights[f"{theirs}{their}.bias"] = state[f"{ours}{our}.bias"]
-    weights = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
-    settings = {
-        "architectures": ["GPT2LMHeadModel"],
-        "model_type": "gpt2",
-        "activation_function": "gelu_new",
-        "vocab_size": cfg["vocab_size"],
-        "n_positions": cfg["context_length"],
-        "n_ctx": cfg["context_length"],
-        "n_embd": width,
-        "n_head": cfg["n_heads"],
-        "n_layer": cfg["n_layers"],
-        "layer_norm_epsilon": 1e-5,
-        "attn_pdrop": cfg["drop_rate"],
-        "embd_pdrop": cfg["drop_rate"],
-        "resid_pdrop": cfg["drop_rate"],
-        "bos_token_id": 50256,
-        "eos_token_id": 50256,
-        "tie_word_embeddings": True,
-    }
-    write_whole(folder / "model.safetensors", lambda path: save_file(weights, path, metadata={"format": "pt"}))
-    write_text_whole(folder / "config.json", json.dumps(settings, indent=2) + "\n")
+# What the formats have in common
 
 
-def _settings(folder: Path | str) -> dict[str, Any]:
+class _ShapesOnly(TorchFunctionMode):
+    """Leaves out what only fills tensors: on the meta device that would load 800 modules of torch, for nothing."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function.__name__ in ("normal_", "uniform_", "kaiming_uniform_", "triu"):
+            return args[0] if args else None
+        return function(*args, **(kwargs or {}))
+
+
+def _without_weights(cfg: dict[str, Any]) -> GPTModel:
+    """A model whose parameters have a shape and no memory, until others are put in their place."""
+    with torch.device("meta"), _ShapesOnly():
+        model = GPTModel(cfg)
+    for module in model.modules():  # the meta device gave the masks no content
+        if isinstance(getattr(module, "mask", None), torch.Tensor):
+            module.mask = torch.triu(torch.ones(module.mask.shape, dtype=torch.bool), diagonal=1)
+    return model
+
+
+def _tied_state(model: GPTModel) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """The configuration and the weights of a plain model whose output layer is its token embedding; else ValueError."""
+    model = getattr(model, "_orig_mod", model)  # what torch.compile was given
+    cfg, state = model_config(model), model.state_dict()
+    differing = state.keys() if cfg is None else state.keys() ^ _without_weights(cfg).state_dict().keys()
+    if differing:
+        first = f"model is not a GPTModel of plain layers (see its {min(differing)})"
+        raise ValueError(f"{first}; merge LoRA layers first, with merge_lora")
+    head, embedding = state["out_head.weight"], state["tok_emb.weight"]
+    if head.shape != embedding.shape or not torch.equal(head, embedding):
+        raise ValueError("model has an output layer of its own; this format needs out_head.weight = tok_emb.weight")
+    return cfg, state
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """What a folder's config.json says. Raises ValueError if it is missing, damaged, or not a GPT-2's."""
     try:
-        settings = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+        settings = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} has no readable config.json ({error})") from None
+        raise ValueError(f"{folder} has no readable config.json ({first_line(error)})") from None
     if isinstance(settings, dict) and "n_ctx" in settings:
         settings.setdefault("n_positions", settings["n_ctx"])
     for name in ("vocab_size", "n_positions", "n_embd", "n_head", "n_layer"):
@@ -245,28 +390,32 @@ def _settings(folder: Path | str) -> dict[str, Any]:
 
 
 def _config(settings: dict[str, Any]) -> dict[str, Any]:
-    wanted = {"vocab_size": "vocab_size", "context_length": "n_positions", "emb_dim": "n_embd"}
-    wanted |= {"n_heads": "n_head", "n_layers": "n_layer"}
-    sizes = {ours: settings[theirs] for ours, theirs in wanted.items()}
+    """The course's configuration from Hugging Face's."""
+    names = {"vocab_size": "vocab_size", "context_length": "n_positions", "emb_dim": "n_embd"}
+    names |= {"n_heads": "n_head", "n_layers": "n_layer"}
+    sizes = {ours: settings[theirs] for ours, theirs in names.items()}
     return gpt_config(**sizes, drop_rate=settings.get("resid_pdrop", 0.1), qkv_bias=True)
 
 
 def _read(file: Path, part: str | None) -> dict[str, torch.Tensor]:
     """The tensors of a file whose names begin with `part` ("" for those outside the blocks, None for all).
 
-    They are views of the file, which stays mapped into memory for as long as one of them lives.
+    They are views of the file, which stays mapped into memory for as long as one of them lives. A model that was saved
+    as a language model or compiled has prefixes before its names.
     """
     try:
         with safe_open(str(file), framework="pt") as source:
-            names = {name.removeprefix("transformer."): name for name in source.keys()}  # noqa: SIM118
+            names = {
+                name.removeprefix("_orig_mod.").removeprefix("transformer."): name
+                for name in source.keys()  # noqa: SIM118
+            }
             skip = (".attn.bias", ".attn.masked_bias", "lm_head.weight")  # masks, and the embedding once more
             chosen = {short: full for short, full in names.items() if not short.endswith(skip)}
             if part is not None:
                 chosen = {s: f for s, f in chosen.items() if (s.startswith(part) if part else not s.startswith("h."))}
             return {short: source.get_tensor(full) for short, full in chosen.items()}
     except Exception as error:
-        first = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{file} cannot be read as GPT-2's weights ({first[:120]})") from None
+        raise ValueError(f"{file} cannot be read as GPT-2's weights ({first_line(error)})") from None
 
 
 def _course_weights(theirs: dict[str, torch.Tensor], width: int) -> dict[str, torch.Tensor]:
@@ -298,54 +447,3 @@ def _course_weights(theirs: dict[str, torch.Tensor], width: int) -> dict[str, to
         else:
             ours[f"{block}{inside[module]}.{leaf}"] = matrix
     return ours
-
-
-COURSE_MODEL_FILE = Path(__file__).parent / "assets" / "course_model" / "course_model.safetensors"
-
-
-_SCALE = ".scale_of_row"
-
-
-def load_course_model(path: Path | str = COURSE_MODEL_FILE) -> tuple[GPTModel, dict[str, Any]]:
-    """The course model in evaluation mode on the CPU, and its configuration (a dictionary as `GPT_CONFIG_124M`).
-
-    Output layer and token embedding are one tensor. Raises FileNotFoundError, or ValueError if the file is not a
-    course model.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} is not there")
-    try:
-        stored, metadata = read_tensors(path)
-        cfg = json.loads(metadata["config"])
-        if "out_head.weight" in stored:
-            raise ValueError("it has an output layer of its own")
-        weights = {}
-        for name, weight in stored.items():
-            if not name.endswith(_SCALE):
-                scale = stored.get(name + _SCALE)
-                weights[name] = weight if scale is None else weight.float() * scale[:, None]
-        weights["out_head.weight"] = weights["tok_emb.weight"]
-        model = GPTModel({**cfg, "vocab_size": 1})  # the real embedding comes from the file
-        model.tok_emb = torch.nn.Embedding(cfg["vocab_size"], cfg["emb_dim"], device="meta")
-        model.out_head.weight = model.tok_emb.weight
-        model.load_state_dict(weights, assign=True)
-    except Exception as error:
-        reason = " ".join((str(error) or type(error).__name__).split())
-        raise ValueError(f"{path} is not a course model file ({reason[:120]})") from None
-    model.out_head.weight = model.tok_emb.weight  # read as two, they become one tensor again
-    return model.eval(), cfg
-
-
-def save_course_model(model: GPTModel, cfg: dict[str, Any], path: Path | str) -> None:
-    """Write a model with tied embeddings, its matrices as 8-bit integers with a scale per row."""
-    stored: dict[str, torch.Tensor] = {}
-    for name, weight in model.state_dict().items():
-        if name == "out_head.weight":
-            continue
-        weight = weight.detach().float().cpu()
-        if weight.dim() == 2:
-            scale = weight.abs().amax(dim=1).clamp(min=1e-12) / 127  # (rows,)
-            stored[name], stored[name + _SCALE] = torch.round(weight / scale[:, None]).to(torch.int8), scale
-        else:
-            stored[name] = weight
-    write_whole(path, lambda temporary: save_file(stored, temporary, metadata={"config": json.dumps(cfg)}))

@@ -68,10 +68,10 @@ def get_profile(name: str = "quick") -> Profile:
 
 
 def get_device(name: str | None = None) -> torch.device:
-    """The device to use: `name` or the environment variable COURSE_DEVICE if given, else CUDA if there, else the CPU.
+    """The device to use: `name` or the environment variable COURSE_DEVICE if given, else CUDA if available, else CPU.
 
-    Apple's MPS is used only when asked for ("mps"): it has trained badly without saying so, and setup_check.py tells
-    whether yours computes what the CPU computes. Raises ValueError for a device that this machine does not have.
+    Apple's MPS is used only when asked for ("mps"): models have trained badly on it without an error. setup_check.py
+    says whether yours computes what the CPU computes. Raises ValueError for a device that this machine does not have.
     """
     chosen = name or os.environ.get("COURSE_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}

@@ -7,6 +7,7 @@ Every copy is compared with its SHA-256 before it is used.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .files import write_whole
+from .files import first_line, write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +31,7 @@ _RETRY_PAUSES = (0.0, 1.0, 4.0)  # seconds before each round of all sources
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file of the `book` profile: its name in every folder, its SHA-256, and where it can be had.
+    """A file of the `book` profile: its name in every folder, its SHA-256, and where it can be downloaded.
 
     An address that ends in .zip is an archive that holds the file as `member`.
     """
@@ -72,6 +73,7 @@ BOOK_FILES = {
 EMBEDDED_TEXTS = {"story": _ASSETS / "story.txt"}
 EMBEDDED_MESSAGES = {"messages": _ASSETS / "spam" / "messages.tsv"}
 EMBEDDED_INSTRUCTIONS = {"instructions": _ASSETS / "instructions" / "instructions.json"}
+INSTRUCTION_KINDS = _ASSETS / "instructions" / "kinds.json"  # the kind of task of each entry, in the set's order
 
 
 def load_text(name: str) -> str:
@@ -103,6 +105,24 @@ def load_instructions(name: str) -> list[dict[str, str]]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def kind_of(entry: dict[str, str]) -> str:
+    """The kind of task of an entry of the embedded instruction set, such as "antonyms" or "arithmetic".
+
+    Found by the entry's instruction and input, wherever a split has put it. Raises ValueError for any other entry.
+    """
+    try:
+        return _kinds()[entry["instruction"], entry["input"]]
+    except KeyError:
+        raise ValueError(f"entry={entry!r} is not an entry of the embedded instruction set") from None
+
+
+@functools.cache
+def _kinds() -> dict[tuple[str, str], str]:
+    kinds = json.loads(INSTRUCTION_KINDS.read_text(encoding="utf-8"))
+    entries = load_instructions("instructions")
+    return {(entry["instruction"], entry["input"]): kind for entry, kind in zip(entries, kinds, strict=True)}
+
+
 def _path(name: str, embedded: dict[str, Path], of_the_book: str, kind: str) -> Path:
     """The file called `name`, downloaded if it has to be."""
     if name in embedded:
@@ -116,11 +136,20 @@ def cache_dir() -> Path:
     """Where downloads are kept: COURSE_CACHE_DIR if set, else the system's cache folder for this course."""
     import pooch
 
-    return Path(os.environ.get("COURSE_CACHE_DIR") or pooch.os_cache("llm-course"))
+    return Path(os.environ.get("COURSE_CACHE_DIR") or pooch.os_cache("llm-course")).expanduser()
+
+
+def data_folders() -> list[Path]:
+    """The folders in which the book's files are looked for: the one that COURSE_DATA_DIR names, then the cache folder.
+
+    Raises ValueError if COURSE_DATA_DIR names a folder that does not exist.
+    """
+    folder = _data_dir()
+    return [cache_dir()] if folder is None else [folder, cache_dir()]
 
 
 def find(file: DataFile) -> Path | None:
-    """The path of a file that is already here (COURSE_DATA_DIR, then the cache), or None. Never downloads.
+    """The path of a file that is on this machine (COURSE_DATA_DIR, then the cache), or None. Never downloads.
 
     Raises ValueError if COURSE_DATA_DIR names a folder that does not exist, or holds the file with wrong content.
     """
@@ -134,7 +163,7 @@ def find(file: DataFile) -> Path | None:
 
 
 def fetch(file: DataFile) -> Path:
-    """The path of a file, downloaded to the cache if it is not here yet.
+    """The path of a file, downloaded to the cache if it is not on this machine yet.
 
     A download goes to a temporary file that is checked and then renamed, so a broken one leaves nothing behind. All
     sources are tried in turn, three times. Raises ConnectionError if none delivers the right file.
@@ -152,7 +181,7 @@ def fetch(file: DataFile) -> Path:
             try:
                 return _download(url, file, folder)
             except Exception as error:  # pooch raises requests' errors, OSError and ValueError alike
-                failures[url] = f"{url}: {(str(error) or type(error).__name__).splitlines()[0]}"
+                failures[url] = f"{url}: {first_line(error)}"
     raise ConnectionError(
         f"{file.name} could not be downloaded. Put it into a folder and name that folder in COURSE_DATA_DIR, or use "
         f"the quick profile, which needs no download. Tried " + "; ".join(failures.values())

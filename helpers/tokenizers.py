@@ -6,10 +6,13 @@ files that ship with the course so that nothing is downloaded. Training a byte-p
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import re
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import tiktoken
@@ -78,3 +81,87 @@ def get_tokenizer(name: str = "gpt2") -> tiktoken.Encoding:
     import tiktoken  # takes a moment, and not every use of helpers needs it
 
     return tiktoken.get_encoding(name)
+
+
+class AnyTokenizer:
+    """A tokenizer of any kind behind the calls that the course makes: tiktoken's, chapter 2's, Hugging Face's, yours.
+
+    `encode` reads special tokens as the letters that they are written with, unless `allowed_special` names them.
+    `decode` shows ids that the tokenizer does not know, such as those that fill up a vocabulary of 50,304, as U+FFFD.
+    Raises ValueError for what has no `encode` and `decode`.
+    """
+
+    def __init__(self, tokenizer: Any):
+        if not any(callable(getattr(tokenizer, name, None)) for name in ("encode", "decode")):
+            raise ValueError(f"tokenizer is {tokenizer!r:.60}: an object with methods encode and decode is expected")
+        self.tokenizer = tokenizer
+        try:
+            parameters = inspect.signature(tokenizer.encode).parameters
+        except (AttributeError, TypeError, ValueError):  # it only decodes, or is written in another language
+            parameters = {}
+        self.knows_special = "allowed_special" in parameters
+        self.refuses_special = "disallowed_special" in parameters
+
+    def encode(self, text: str, allowed_special: Collection[str] = ()) -> list[int]:
+        """The token ids of a text."""
+        if not isinstance(text, str):
+            raise ValueError(f"text is a {type(text).__name__}: a string is expected")
+        allowed = allowed_special if allowed_special == "all" else set(allowed_special)
+        options: dict[str, Any] = {}
+        if self.refuses_special:
+            options = {"allowed_special": allowed, "disallowed_special": ()}
+        elif self.knows_special and (allowed or not hasattr(self.tokenizer, "encode_ordinary")):
+            options = {"allowed_special": allowed}
+        elif hasattr(self.tokenizer, "encode_ordinary"):
+            return list(self.tokenizer.encode_ordinary(text))
+        ids = self.tokenizer.encode(text, **options)
+        return list(getattr(ids, "ids", ids))  # Hugging Face's tokenizers give an object that has the ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of token ids."""
+        ids = [int(token_id) for token_id in ids]
+        try:
+            return self.tokenizer.decode(ids)
+        except Exception:  # every tokenizer has an error of its own for an id that it does not know
+            parts = [self._known(token_id) for token_id in ids]
+            if not any(part is None for part in parts):
+                raise
+        text, known = "", []
+        for token_id, part in zip([*ids, -1], [*parts, None], strict=True):
+            if part is not None:
+                known.append(token_id)
+                continue
+            text += self.tokenizer.decode(known) if known else ""
+            text += "" if token_id == -1 else "\ufffd"
+            known = []
+        return text
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes of one token, which may be a part of a character; none for an id that the tokenizer lacks."""
+        exact = getattr(self.tokenizer, "decode_single_token_bytes", None)
+        try:
+            return exact(token_id) if exact else self.tokenizer.decode([token_id]).encode("utf-8", "replace")
+        except Exception:
+            return b""
+
+    def _known(self, token_id: int) -> str | None:
+        """The text of one token; None if the tokenizer does not know it."""
+        try:
+            return self.tokenizer.decode([token_id])
+        except Exception:
+            return None
+
+
+def takes_tokenizer(function: Callable) -> Callable:
+    """A decorator: the function's argument `tokenizer` may be a tokenizer of any kind (see `AnyTokenizer`)."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def adapting(*arguments, **options):
+        bound = signature.bind(*arguments, **options)
+        tokenizer = bound.arguments["tokenizer"]
+        if not isinstance(tokenizer, AnyTokenizer):
+            bound.arguments["tokenizer"] = AnyTokenizer(tokenizer)
+        return function(*bound.args, **bound.kwargs)
+
+    return adapting

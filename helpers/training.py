@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,17 +20,20 @@ from torch.utils.data import DataLoader
 
 from .files import progress_bar
 from .generation import generate_text_simple
-from .guards import evaluation_mode
+from .guards import evaluation_mode, guard, printable
 from .speed.loss import speed_up
+from .tokenizers import takes_tokenizer
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor, torch.nn.Module, torch.device], torch.Tensor]
 
 
+@takes_tokenizer
 def text_to_token_ids(text: str, tokenizer: Any) -> torch.Tensor:
     """Token ids of one text as a batch of one: int64 (1, T) (section 5.1)."""
     return torch.tensor([tokenizer.encode(text, allowed_special={"<|endoftext|>"})])
 
 
+@takes_tokenizer
 def token_ids_to_text(token_ids: torch.Tensor, tokenizer: Any) -> str:
     """The text of a batch of one, int64 (1, T) (section 5.1)."""
     return tokenizer.decode(token_ids.squeeze(0).tolist())
@@ -55,7 +59,7 @@ def calc_loss_loader(
     Raises ValueError if the loader has no batch, whose loss would be NaN.
     """
     count = len(data_loader) if num_batches is None else min(num_batches, len(data_loader))
-    if count == 0:
+    if count < 1:
         raise ValueError(
             f"data_loader has {len(data_loader)} batches and num_batches={num_batches}: nothing to average"
         )
@@ -80,6 +84,7 @@ def evaluate_model(
     return train_loss, val_loss
 
 
+@printable
 def generate_and_print_sample(model: torch.nn.Module, tokenizer: Any, device: torch.device, start_context: str) -> None:
     """Print a greedy continuation of `start_context` by 50 tokens, on one line (section 5.2)."""
     encoded = text_to_token_ids(start_context, tokenizer).to(device)
@@ -92,16 +97,19 @@ def generate_and_print_sample(model: torch.nn.Module, tokenizer: Any, device: to
 class Progress:
     """Where a run is: epochs and batches begun, updates made, tokens (or labels) seen, and how to go on from here.
 
-    `random_epoch` is torch's random state from before the epoch's batches were drawn, so that a resumed run can draw
-    the same ones again.
+    `random_epoch` is torch's random state from before the epoch's batches were drawn, and `loader_epoch` those of the
+    loader's own generators, so that a resumed run can draw the same batches again. All entries are those of the last
+    update: batches that were computed after it, for an update that was interrupted, are not counted.
     """
 
     epoch: int = 0
     batch: int = 0  # batches of this epoch that are done
     step: int = 0  # updates made
     tokens_seen: int = 0
-    loss: float = math.nan
+    loss: float = math.nan  # of the last update, a mean over its batches
     random_epoch: torch.Tensor | None = None
+    loader_epoch: list[torch.Tensor] = field(default_factory=list)
+    batches_per_epoch: int | None = None
 
     @property
     def epoch_of_update(self) -> int:
@@ -130,59 +138,123 @@ def training_steps(
     `fast` makes the model use fused kernels, from here on, and computes the loss in bfloat16 where the processor or
     GPU has it (see `helpers.speed`); numbers then differ in the third digit, and dropout draws other masks.
 
-    A bar shows loss and tokens per second (TQDM_DISABLE=1 hides it). Raises ValueError for an empty loader, and
-    FloatingPointError as soon as a loss is not finite.
+    A bar shows loss and tokens per second (TQDM_DISABLE=1 hides it). Raises ValueError, before the first update, for
+    an empty loader, numbers out of range, an optimizer that has none of the model's trainable parameters, and a
+    `progress` that does not fit the loader; FloatingPointError as soon as a loss is not finite.
     """
-    if len(train_loader) < accumulate:
-        raise ValueError(f"train_loader has {len(train_loader)} batches, fewer than one update needs ({accumulate})")
+    progress = progress or Progress()
+    _check_steps(model, train_loader, optimizer, num_epochs, progress, accumulate)
     if fast:
         loss_function = speed_up(model, optimizer, device, loss_function, chunked=loss_function is calc_loss_batch)
-    progress = progress or Progress()
+    progress.batches_per_epoch = len(train_loader)
+    return _steps(
+        model, train_loader, optimizer, device, num_epochs, loss_function, before_update, progress, accumulate
+    )
+
+
+def _check_steps(model, train_loader, optimizer, num_epochs, progress: Progress, accumulate: int) -> None:
+    if accumulate < 1 or num_epochs < 0:
+        raise ValueError(f"accumulate={accumulate} must be at least 1 and num_epochs={num_epochs} at least 0")
+    if len(train_loader) < accumulate:
+        raise ValueError(f"train_loader has {len(train_loader)} batches, fewer than one update needs ({accumulate})")
+    trainable = {id(parameter): name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if not trainable:
+        raise ValueError("model has no parameter that requires a gradient: all of it is frozen, nothing can be trained")
+    optimized = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    missing = [name for key, name in trainable.items() if key not in optimized]
+    if len(missing) == len(trainable):
+        raise ValueError(
+            "optimizer has none of the model's trainable parameters: make it from model.parameters() of this model, "
+            "after layers were added or replaced"
+        )
+    if missing:
+        warnings.warn(
+            f"{len(missing)} trainable parameters are not in the optimizer and stay as they are, {missing[0]} first: "
+            "freeze them, or make the optimizer after layers were added or replaced",
+            stacklevel=3,
+        )
+    known = progress.batches_per_epoch not in (None, len(train_loader))
+    if progress.batch and (known or progress.batch >= len(train_loader)):
+        was = f" of {progress.batches_per_epoch}" if progress.batches_per_epoch else ""
+        raise ValueError(
+            f"progress stands after batch {progress.batch}{was} of its epoch, and train_loader has {len(train_loader)} "
+            "batches: go on with the same data and batch size, or begin the epoch anew with progress.batch = 0"
+        )
+
+
+def _steps(
+    model: torch.nn.Module,
+    train_loader: DataLoader,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+    num_epochs: int,
+    loss_function: LossFunction,
+    before_update: Callable[[int], None] | None,
+    progress: Progress,
+    accumulate: int,
+) -> Iterator[Progress]:
+    """The updates of `training_steps`."""
     begin, tokens_before = time.perf_counter(), progress.tokens_seen
     with progress_bar(total=num_epochs * len(train_loader), leave=False, unit="batch") as bar:
         bar.update(progress.epoch * len(train_loader) + progress.batch)
         while progress.epoch < num_epochs:
             batches = _batches_left(train_loader, progress)
             optimizer.zero_grad()
+            losses, tokens = [], 0  # of the batches that will make one update
             for input_batch, target_batch in batches:
                 model.train()
                 loss = loss_function(input_batch, target_batch, model, device)
                 if not torch.isfinite(loss):
                     raise FloatingPointError(f"the loss became {loss.item()} after {progress.step} updates")
                 # The last update of an epoch may be left with fewer batches to average over.
-                together = min(accumulate, len(train_loader) - progress.batch // accumulate * accumulate)
+                together = min(accumulate, len(train_loader) - progress.batch)
                 (loss / together).backward()
-                progress.batch += 1
-                progress.tokens_seen += input_batch.numel()
-                progress.loss = loss.item()
+                losses.append(loss.item())
+                tokens += input_batch.numel()
                 bar.update()
-                seconds = time.perf_counter() - begin
-                rate = (progress.tokens_seen - tokens_before) / seconds
-                bar.set_postfix_str(f"loss {progress.loss:.3f}, {rate:,.0f} tokens/s", refresh=False)
-                if progress.batch % accumulate and progress.batch < len(train_loader):
+                rate = (progress.tokens_seen + tokens - tokens_before) / (time.perf_counter() - begin)
+                bar.set_postfix_str(f"loss {losses[-1]:.3f}, {rate:,.0f} tokens/s", refresh=False)
+                if len(losses) < together:
                     continue
                 if before_update is not None:
                     before_update(progress.step)
                 optimizer.step()
                 optimizer.zero_grad()
                 progress.step += 1
+                progress.batch += together
+                progress.tokens_seen += tokens
+                progress.loss = sum(losses) / together
+                losses, tokens = [], 0
                 if progress.batch == len(train_loader):
-                    progress.epoch, progress.batch, progress.random_epoch = progress.epoch + 1, 0, None
+                    progress.epoch, progress.batch = progress.epoch + 1, 0
+                    progress.random_epoch, progress.loader_epoch = None, []
                 yield progress
 
 
 def _batches_left(train_loader: DataLoader, progress: Progress) -> Iterator[Any]:
     """The batches of this epoch that are not done yet, in the order that the epoch began with."""
+    generators = _generators(train_loader)
     if progress.batch == 0:
         progress.random_epoch = torch.get_rng_state()
+        progress.loader_epoch = [generator.get_state() for generator in generators]
         return iter(train_loader)
     now = torch.get_rng_state()
     torch.set_rng_state(progress.random_epoch)
+    for generator, state in zip(generators, progress.loader_epoch, strict=False):
+        generator.set_state(state)
     batches = iter(train_loader)
     for _ in range(progress.batch):
         next(batches)
     torch.set_rng_state(now)
     return batches
+
+
+def _generators(train_loader: DataLoader) -> list[torch.Generator]:
+    """The random generators of a loader's own, each once: those of the loader and of its samplers."""
+    sampler = getattr(train_loader, "sampler", None)
+    owners = (train_loader, sampler, getattr(getattr(train_loader, "batch_sampler", None), "sampler", None))
+    found = [getattr(owner, "generator", None) for owner in owners]
+    return list({id(generator): generator for generator in found if generator is not None}.values())
 
 
 def evaluated_steps(
@@ -224,6 +296,20 @@ def interruptible() -> Iterator[None]:
         print("Interrupted: the model keeps what it has learned, and the results so far are kept too.")
 
 
+def _check_sample(model: torch.nn.Module, start_context: str, tokenizer: Any) -> None:
+    """Find out before the first update, not after an epoch, that no sample can be printed."""
+    if not isinstance(start_context, str):
+        raise ValueError(f"start_context is a {type(start_context).__name__}: a string is expected")
+    ids, table = text_to_token_ids(start_context, tokenizer), getattr(model, "tok_emb", None)
+    token_ids_to_text(ids, tokenizer)
+    if ids.numel() == 0:
+        raise ValueError(f"start_context={start_context!r} has no token to continue from")
+    if table is not None and ids.max() >= len(table.weight):
+        last = len(table.weight) - 1
+        raise ValueError(f"start_context has the token id {ids.max()}; the model's vocabulary has 0 to {last}")
+
+
+@guard(_check_sample)
 def train_model_simple(
     model: torch.nn.Module,
     train_loader: DataLoader,
@@ -278,6 +364,7 @@ def find_highest_gradient(model: torch.nn.Module) -> float | None:
     return max(largest).item() if largest else None
 
 
+@guard(_check_sample)
 def train_model(
     model: torch.nn.Module,
     train_loader: DataLoader,
@@ -296,17 +383,19 @@ def train_model(
 ) -> tuple[list[float], list[float], list[int], list[float]]:
     """`train_model_simple` with warm-up, cosine decay and clipping of gradients to norm 1 (section D.4).
 
-    The optimizer's own learning rate is the peak. Clipping begins after the warm-up. Returns training losses,
+    The optimizer's own learning rate is the peak; with several parameter groups, each group keeps its ratio to the
+    first one, whose rates are returned. Clipping begins after the warm-up. Returns training losses,
     validation losses and tokens seen, one per evaluation, and the learning rate of every update.
     """
     train_losses, val_losses, track_tokens_seen, track_lrs = [], [], [], []
-    peak_lr = optimizer.param_groups[0]["lr"]
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    peak_lr = peaks[0]
     total_steps = math.ceil(len(train_loader) / options.get("accumulate", 1)) * n_epochs
 
     def before_update(step: int) -> None:
         lr = learning_rate_at(step, total_steps, warmup_steps, peak_lr, initial_lr, min_lr)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = lr * (peak / peak_lr)
         track_lrs.append(lr)
         if step >= warmup_steps:
             torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)
@@ -325,6 +414,6 @@ def train_model(
                 if progress.batch == 0:  # an epoch has ended
                     generate_and_print_sample(model, tokenizer, device, start_context)
     finally:
-        for group in optimizer.param_groups:
-            group["lr"] = peak_lr
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak
     return train_losses, val_losses, track_tokens_seen, track_lrs

@@ -1,11 +1,15 @@
 """What tests/test_distributed.py runs as two processes: `helpers.apps.launch 2 tests/distributed_worker.py FOLDER`.
 
-Starting a process costs seconds, so one start does everything; the first process writes the results to FOLDER.
+Starting a process costs seconds, so one start does everything; the first process writes the results to FOLDER. With
+`dying` and the words of a command line, it is the program of several processes, of which the second one is killed.
 """
 
 import contextlib
 import gc
+import io
+import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -16,7 +20,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from helpers import GPTModel, calc_loss_batch
 from helpers.apps import train_distributed
 from helpers.apps.corpus import TokenWindows
-from helpers.apps.distributed import exchanging, join_processes, make_loaders, share
+from helpers.apps.distributed import gradient_exchange, join_processes, make_loaders, prepare_model
 from helpers.apps.train_distributed import read_options, token_ids, train
 
 SMALL = "--set emb_dim=32 n_heads=2 n_layers=2 context_length=16 drop_rate={} --batch-size 8 --epochs 1"
@@ -66,7 +70,7 @@ def batches_of(accumulate, epochs=(0,)):
 
 def gradients(device, fsdp, accumulate):
     """The gradients of the first update, and how often they were exchanged in each of its parts."""
-    model = share(tiny_gpt(), device, fsdp)
+    model = prepare_model(tiny_gpt(), device, fsdp)
     train_loader, _ = make_loaders(TokenWindows(small_ids(), 16), 8, accumulate, seed=123)
     exchanges, calls = [], [0]
 
@@ -77,7 +81,7 @@ def gradients(device, fsdp, accumulate):
     if not fsdp:
         model.register_comm_hook(None, counted)
     for part, (inputs, targets) in zip(range(accumulate), train_loader, strict=False):
-        with exchanging(model, part == accumulate - 1):
+        with gradient_exchange(model, part == accumulate - 1):
             loss = calc_loss_batch(inputs, targets, model, device) / accumulate
         loss.backward()
         # FSDP keeps gradients that were not exchanged apart from those that were
@@ -97,7 +101,7 @@ def seeds_of_all():
 
 
 def stop_after(updates, device, path, *words, drop):
-    """A run that ends behind its first checkpoint."""
+    """A run that ends after its first checkpoint."""
     save = train_distributed.save_gathered
 
     def save_and_stop(*args, **extra):
@@ -114,9 +118,7 @@ def stop_after(updates, device, path, *words, drop):
         train_distributed.save_gathered = save
 
 
-def main(folder):
-    device = join_processes()
-    results = {}
+def compute(folder, device, results):
     fsdp = ("--fsdp", "--accumulate", 2)
     for accumulate in (1, 2):
         results[f"windows {accumulate}"] = batches_of(accumulate, epochs=(0, 1))
@@ -141,6 +143,14 @@ def main(folder):
     train_distributed.token_ids = token_ids
     words = (folder / "killed_options.txt").read_text(encoding="utf-8").split("\n")
     results["not killed"] = train(read_options(words), device)
+
+
+def main(folder):
+    device, results, said = join_processes(), {}, io.StringIO()
+    results["said"] = [None] * dist.get_world_size()
+    with contextlib.redirect_stdout(said):
+        compute(folder, device, results)
+    dist.all_gather_object(results["said"], said.getvalue())
     if dist.get_rank() == 0:
         torch.save(results, folder / "results.pt")
     dist.barrier()
@@ -148,5 +158,19 @@ def main(folder):
     dist.destroy_process_group()
 
 
+def die(words):
+    """Run the program, and kill the second process once the checkpoint after update 4 is written."""
+    save = train_distributed.save_gathered
+
+    def save_and_die(path, model, cfg, optimizer, progress, **extra):
+        save(path, model, cfg, optimizer, progress, **extra)
+        dist.barrier()
+        if progress.step == 4 and dist.get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    train_distributed.save_gathered = save_and_die
+    train_distributed.main(words)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    die(sys.argv[2:]) if sys.argv[1] == "dying" else main(Path(sys.argv[1]))

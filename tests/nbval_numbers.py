@@ -283,8 +283,8 @@ class CourseCell(IPyNbCell):
 
 @contextlib.contextmanager
 def kernel_environment() -> Iterator[None]:
-    """How notebooks run when outputs are made or compared: two threads, the quick profile, no progress bars."""
-    with mock.patch.dict(os.environ, OMP_NUM_THREADS="2", MKL_NUM_THREADS="2", TQDM_DISABLE="1"):
+    """How notebooks run when outputs are made or compared: one thread, the quick profile, no progress bars."""
+    with mock.patch.dict(os.environ, OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", TQDM_DISABLE="1"):
         for name in ("COURSE_PROFILE", "COURSE_DATA_DIR"):
             os.environ.pop(name, None)
         yield

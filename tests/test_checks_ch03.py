@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers import MultiHeadAttention, MultiHeadAttentionWrapper, SelfAttention_v1, SelfAttention_v2, checks
-from helpers.course.checks import ch03
+from helpers import MultiHeadAttention, MultiHeadAttentionWrapper, SelfAttention_v1, SelfAttention_v2
 from tests import checkers
 
 NAMES = ("W_query", "W_key", "W_value")
@@ -79,15 +78,12 @@ RIGHT = [
 
 # number, wrong answer, what the hint must speak of
 WRONG = [
-    ("3.0", torch.ones(6), "function itself"),
-    ("3.0", lambda query, inputs: None, "return"),
     ("3.0", lambda query, inputs: (inputs * query).sum(dim=0), "one score per word"),
     ("3.0", lambda query, inputs: inputs.T @ query, "wrong side"),
     ("3.0", lambda query, inputs: inputs * query, "add up"),
     ("3.0", lambda query, inputs: torch.softmax(inputs @ query, dim=0), "before any softmax"),
     ("3.0", lambda query, inputs: 2 * (inputs @ query), "expected"),
     ("3.0", lambda query, inputs: "scores", "tensor"),
-    ("3.1", SelfAttention_v1(3, 2), "function itself"),
     ("3.1", lambda source, target: target, "outputs differ"),
     ("3.1", copy_with(dict(zip(NAMES, NAMES, strict=True)), transpose=False), "order"),
     ("3.1", copy_with({"W_query": "W_key", "W_key": "W_query", "W_value": "W_value"}), "swapped"),
@@ -99,12 +95,10 @@ WRONG = [
     ("3.2", wrapper(d_out=2), "each head contribute"),
     ("3.2", wrapper(context=2), "context_length"),
     ("3.3", 768, "module"),
-    ("3.3", wrapper(), "MultiHeadAttention is wanted"),
+    ("3.3", wrapper(), "MultiHeadAttention is expected"),
     ("3.3", MultiHeadAttention(768, 768, 1024, 0.1, 8), "12 heads"),
     ("3.3", MultiHeadAttention(768, 768, 256, 0.1, 12), "1,024"),
     ("3.3", MultiHeadAttention(768, 96, 1024, 0.1, 12), "all heads together"),
-    ("3.4", torch.eye(6), "function itself"),
-    ("3.4", lambda scores: None, "return"),
     ("3.4", lambda scores: torch.softmax(scores, dim=-1), "later word"),
     ("3.4", lambda scores: torch.softmax(scores, dim=-1).tril(), "no longer sum to 1"),
     ("3.4", lambda scores: torch.softmax(scores.tril(), dim=-1), "exp(0)"),
@@ -112,14 +106,11 @@ WRONG = [
     ("3.4", lambda scores: torch.softmax(scores.masked_fill(future(scores), -torch.inf), dim=0), "columns"),
     ("3.4", lambda scores: torch.softmax(scores.masked_fill(future(scores).T, -torch.inf), dim=-1), "later word"),
     ("3.4", lambda scores: causal(scores)[0], "shape"),
-    ("3.5", 2360064, "function itself"),
-    ("3.5", lambda *sizes: None, "return"),
     ("3.5", lambda d_in, d_out, heads, bias: 3 * d_in * d_out, "fourth layer"),
     ("3.5", lambda d_in, d_out, heads, bias: 3 * d_in * d_out + d_out**2, "has a bias"),
     ("3.5", lambda d_in, d_out, heads, bias: count(d_in, d_out, heads, False), "qkv_bias"),
     ("3.5", lambda d_in, d_out, heads, bias: heads * 3 * d_in * d_out + d_out**2 + d_out, "share"),
     ("3.5", lambda d_in, d_out, heads, bias: 7, "shape of each layer"),
-    ("3.6", 3, "function itself"),
     ("3.6", lambda x, heads: [1], "tensor"),
     ("3.6", lambda x, heads: x.view(len(x), x.shape[1], heads, -1), "in front of the tokens"),
     ("3.6", lambda x, heads: x.view(len(x), heads, x.shape[1], -1), "wrong places"),
@@ -139,30 +130,10 @@ GIVEAWAYS = {
 
 
 @pytest.mark.parametrize(("number", "answer"), RIGHT)
-def test_right_answers_pass_and_are_explained(number, answer):
+def test_right_answers(number, answer):
     checkers.accepts(number, answer)
 
 
 @pytest.mark.parametrize(("number", "answer", "aim"), WRONG)
-def test_wrong_answers_get_the_hint_that_helps(number, answer, aim):
+def test_wrong_answers(number, answer, aim):
     checkers.refuses(number, answer, aim, GIVEAWAYS[number])
-
-
-@pytest.mark.parametrize("number", GIVEAWAYS)
-def test_no_answer_is_no_verdict(number):
-    checkers.waits_for_an_answer(number)
-
-
-@pytest.mark.parametrize("number", ["3.0", "3.1", "3.4", "3.5", "3.6"])
-def test_an_error_in_the_learners_function_becomes_a_verdict(number):
-    checkers.survives_an_error(number)
-
-
-@pytest.mark.parametrize(("number", "answer"), RIGHT)
-def test_checkers_leave_the_global_seed_alone(number, answer):
-    # the learner's own module for 3.5 draws numbers; the checker must not
-    checkers.leaves_the_seed_alone(number, count if number == "3.5" else answer)
-
-
-def test_self_test_explains_every_option():
-    checkers.explains_every_option(checks.self_test_3, ch03._QUESTIONS)

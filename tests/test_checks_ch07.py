@@ -7,75 +7,46 @@ import re
 import pytest
 import torch
 
-from helpers import checks, replace_linear_with_lora
-from helpers.course.checks import ch07
+from helpers import replace_linear_with_lora
 from helpers.instructions import format_input, format_phi3
-from tests.checkers import fails
+from tests import checkers
 
-
-@pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 5])
-def test_no_answer_is_no_failure(number):
-    assert getattr(checks, f"exercise_7_{number}")(None).passed is None
-    assert checks.EXERCISES[f"7.{number}"](...).passed is None
-
-
-@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
-def test_a_value_in_place_of_a_function(number):
-    fails(getattr(checks, f"exercise_7_{number}")(3), "function itself")
-
+RIGHT, WRONG = [], []  # (number, answer) and (number, answer, what the hint must speak of)
 
 # 7.0
 
 TARGETS = [[11, 12, 13, 99], [99, -100, -100, -100], [31, 99, -100, -100]]
 
 
-def test_7_0_right():
-    assert checks.exercise_7_0(TARGETS)
-    assert checks.exercise_7_0(torch.tensor(TARGETS))
+RIGHT += [("7.0", TARGETS), ("7.0", torch.tensor(TARGETS))]
 
-
-@pytest.mark.parametrize(
-    ("wrong", "word"),
-    [
-        ([[10, 11, 12, 13], [20, 99, 99, 99], [30, 31, 99, 99]], "inputs"),
-        ([[11, 12, 13, 99], [99, 99, 99, 99], [31, 99, 99, 99]], "first 99"),
-        ([[11, 12, 13, -100], [-100] * 4, [31, -100, -100, -100]], "ends"),
-        ([[11, 12, 13, 99], [20, 99, -100, -100], [31, 99, -100, -100]], "Row 2"),
-        ([[11, 12, 13], [99, -100, -100], [31, 99, -100]], "places"),
-        (TARGETS[:2], "three rows"),
-        ("no", "whole numbers"),
-        (5, "list of three lists"),
-    ],
-)
-def test_7_0_wrong(wrong, word):
-    verdict = checks.exercise_7_0(wrong)
-    fails(verdict, word)
-    assert "31, 99" not in verdict.message
+WRONG += [
+    ("7.0", [[10, 11, 12, 13], [20, 99, 99, 99], [30, 31, 99, 99]], "inputs"),
+    ("7.0", [[11, 12, 13, 99], [99, 99, 99, 99], [31, 99, 99, 99]], "first 99"),
+    ("7.0", [[11, 12, 13, -100], [-100] * 4, [31, -100, -100, -100]], "ends"),
+    ("7.0", [[11, 12, 13, 99], [20, 99, -100, -100], [31, 99, -100, -100]], "Row 2"),
+    ("7.0", [[11, 12, 13], [99, -100, -100], [31, 99, -100]], "places"),
+    ("7.0", TARGETS[:2], "three rows"),
+    ("7.0", "no", "whole numbers"),
+    ("7.0", 5, "list of three lists"),
+]
 
 
 # 7.1
 
 
-def test_7_1_right():
-    assert checks.exercise_7_1(format_phi3)
+RIGHT += [("7.1", format_phi3)]
 
-
-@pytest.mark.parametrize(
-    ("wrong", "word"),
-    [
-        (lambda e: None, "return"),
-        (lambda e: 5, "string"),
-        (format_input, "Alpaca"),
-        (lambda e: format_phi3(e) + "\n\n<|assistant|>\n", "marker"),
-        (lambda e: format_phi3(e) + e["output"], "answer must not"),
-        (lambda e: f"<|user|>\n{e['instruction']}\n{e['input']}", "no line break either"),
-        (lambda e: f"<|user|>\n{e['instruction']}", "missing"),
-        (lambda e: f"user\n{e['instruction']}", "tag of the user"),
-        (lambda e: format_phi3(e).replace("\n", " "), "line breaks or spaces"),
-    ],
-)
-def test_7_1_wrong(wrong, word):
-    fails(checks.exercise_7_1(wrong), word)
+WRONG += [
+    ("7.1", lambda e: 5, "string"),
+    ("7.1", format_input, "Alpaca"),
+    ("7.1", lambda e: format_phi3(e) + "\n\n<|assistant|>\n", "marker"),
+    ("7.1", lambda e: format_phi3(e) + e["output"], "answer must not"),
+    ("7.1", lambda e: f"<|user|>\n{e['instruction']}\n{e['input']}", "no line break either"),
+    ("7.1", lambda e: f"<|user|>\n{e['instruction']}", "missing"),
+    ("7.1", lambda e: f"user\n{e['instruction']}", "tag of the user"),
+    ("7.1", lambda e: format_phi3(e).replace("\n", " "), "line breaks or spaces"),
+]
 
 
 # 7.2
@@ -93,27 +64,19 @@ def masking(shift=0, own=True, end=False):
     return mask_prompts
 
 
-def test_7_2_right():
-    assert checks.exercise_7_2(masking())
+RIGHT += [("7.2", masking())]
 
-
-@pytest.mark.parametrize(
-    ("wrong", "word"),
-    [
-        (masking(1), "who predicts it"),
-        (masking(-1), "still counts"),
-        (masking(end=True), "learn to stop"),
-        (masking(own=False), "own length"),
-        (lambda t, n: t, "Nothing was masked"),
-        (lambda t, n: torch.full_like(t, -100), "no target is left"),
-        (lambda t, n: t[:, 2:], "not cut"),
-        (lambda t, n: None, "return"),
-        (lambda t, n: t.tolist(), "tensor"),
-        (lambda t, n: torch.where(masking()(t, n) == -100, -100, 1), "stay what they were"),
-    ],
-)
-def test_7_2_wrong(wrong, word):
-    fails(checks.exercise_7_2(wrong), word)
+WRONG += [
+    ("7.2", masking(1), "who predicts it"),
+    ("7.2", masking(-1), "still counts"),
+    ("7.2", masking(end=True), "learn to stop"),
+    ("7.2", masking(own=False), "own length"),
+    ("7.2", lambda t, n: t, "Nothing was masked"),
+    ("7.2", lambda t, n: torch.full_like(t, -100), "no target is left"),
+    ("7.2", lambda t, n: t[:, 2:], "not cut"),
+    ("7.2", lambda t, n: t.tolist(), "tensor"),
+    ("7.2", lambda t, n: torch.where(masking()(t, n) == -100, -100, 1), "stay what they were"),
+]
 
 
 # 7.3
@@ -123,28 +86,20 @@ def planning(lengths, batch_size, most):
     return len(lengths) // batch_size, sum(max(0, n - most) for n in lengths) / sum(lengths)
 
 
-def test_7_3_right():
-    assert checks.exercise_7_3(planning)
+RIGHT += [("7.3", planning)]
 
-
-@pytest.mark.parametrize(
-    ("wrong", "word"),
-    [
-        (lambda n, b, m: (-(-len(n) // b), planning(n, b, m)[1]), "last batch"),
-        (lambda n, b, m: (len(n) / b, planning(n, b, m)[1]), "whole number"),
-        (lambda n, b, m: (len(n), planning(n, b, m)[1]), "is not right"),
-        (lambda n, b, m: (len(n) // b, 1 - planning(n, b, m)[1]), "kept"),
-        (lambda n, b, m: (len(n) // b, 100 * planning(n, b, m)[1]), "percent"),
-        (lambda n, b, m: (len(n) // b, sum(x > m for x in n) / len(n)), "entries that are cut"),
-        (lambda n, b, m: (len(n) // b, sum(x for x in n if x > m) / sum(n)), "not the whole"),
-        (lambda n, b, m: (len(n) // b, sum(max(0, x - m) for x in n)), "number of tokens"),
-        (lambda n, b, m: (len(n) // b, 0.77), "is not right"),
-        (lambda n, b, m: len(n) // b, "Two numbers"),
-        (lambda n, b, m: None, "return"),
-    ],
-)
-def test_7_3_wrong(wrong, word):
-    fails(checks.exercise_7_3(wrong), word)
+WRONG += [
+    ("7.3", lambda n, b, m: (-(-len(n) // b), planning(n, b, m)[1]), "last batch"),
+    ("7.3", lambda n, b, m: (len(n) / b, planning(n, b, m)[1]), "whole number"),
+    ("7.3", lambda n, b, m: (len(n), planning(n, b, m)[1]), "is not right"),
+    ("7.3", lambda n, b, m: (len(n) // b, 1 - planning(n, b, m)[1]), "kept"),
+    ("7.3", lambda n, b, m: (len(n) // b, 100 * planning(n, b, m)[1]), "percent"),
+    ("7.3", lambda n, b, m: (len(n) // b, sum(x > m for x in n) / len(n)), "entries that are cut"),
+    ("7.3", lambda n, b, m: (len(n) // b, sum(x for x in n if x > m) / sum(n)), "not the whole"),
+    ("7.3", lambda n, b, m: (len(n) // b, sum(max(0, x - m) for x in n)), "number of tokens"),
+    ("7.3", lambda n, b, m: (len(n) // b, 0.77), "is not right"),
+    ("7.3", lambda n, b, m: len(n) // b, "Two numbers"),
+]
 
 
 # 7.4
@@ -181,25 +136,16 @@ def louder(model, rank, alpha):
         model.trf_blocks[0].att.W_query.lora.B.add_(1.0)
 
 
-def test_7_4_right():
-    state = torch.get_rng_state()
-    assert checks.exercise_7_4(preparing)
-    assert torch.equal(state, torch.get_rng_state())
+RIGHT += [("7.4", preparing)]
 
-
-@pytest.mark.parametrize(
-    ("wrong", "word"),
-    [
-        (too_late, "frozen too"),
-        (lambda model, rank, alpha: replace_linear_with_lora(model, rank, alpha), "besides LoRA's"),
-        (lambda model, rank, alpha: freeze(model), "no LoRA layers"),
-        (only_attention, "linear layers have LoRA"),
-        (swapped, "other order"),
-        (louder, "something else"),
-    ],
-)
-def test_7_4_wrong(wrong, word):
-    fails(checks.exercise_7_4(wrong), word)
+WRONG += [
+    ("7.4", too_late, "frozen too"),
+    ("7.4", lambda model, rank, alpha: replace_linear_with_lora(model, rank, alpha), "besides LoRA's"),
+    ("7.4", lambda model, rank, alpha: freeze(model), "no LoRA layers"),
+    ("7.4", only_attention, "linear layers have LoRA"),
+    ("7.4", swapped, "other order"),
+    ("7.4", louder, "something else"),
+]
 
 
 # 7.5
@@ -211,8 +157,7 @@ def reading(reply):
     return int(found[1]) if found and int(found[1]) <= 100 else None
 
 
-def test_7_5_right():
-    assert checks.exercise_7_5(reading)
+RIGHT += [("7.5", reading)]
 
 
 def first_number(reply):
@@ -220,28 +165,24 @@ def first_number(reply):
     return int(found[0]) if found and int(found[0]) <= 100 else None
 
 
-@pytest.mark.parametrize(
-    ("wrong", "word"),
-    [
-        (first_number, "another of its numbers"),
-        (lambda reply: str(reading(reply)), "not a string"),
-        (lambda reply: int(reply) if reply.strip().isdigit() else None, "found none"),
-        (lambda reply: reading(reply) or 0, "None is wanted"),
-        (lambda reply: int(str(reading(reply))[0]) if reading(reply) is not None else None, "part of the number"),
-        (lambda reply: int(reply), "ValueError"),
-    ],
-)
-def test_7_5_wrong(wrong, word):
-    fails(checks.exercise_7_5(wrong), word)
+WRONG += [
+    ("7.5", first_number, "another of its numbers"),
+    ("7.5", lambda reply: str(reading(reply)), "must be one number, not str"),
+    ("7.5", lambda reply: int(reply) if reply.strip().isdigit() else None, "found none"),
+    ("7.5", lambda reply: reading(reply) or 0, "None is expected"),
+    ("7.5", lambda reply: int(str(reading(reply))[0]) if reading(reply) is not None else None, "part of the number"),
+    ("7.5", lambda reply: int(reply), "ValueError"),
+]
 
 
-def test_the_self_test_explains_every_option():
-    for number, question in enumerate(ch07._QUESTIONS, start=1):
-        assert sum(right for right, _ in question.options.values()) == 1
-        for letter, (right, why) in question.options.items():
-            verdict = checks.self_test_7(**{f"q{number}": letter})
-            assert why in verdict.message and verdict.passed is False
-            assert f"{number}. {'Yes' if right else 'No'}" in verdict.message
-    best = [next(letter for letter, (right, _) in q.options.items() if right) for q in ch07._QUESTIONS]
-    assert checks.self_test_7(*best)
-    assert len(set(best)) == 3
+GIVEAWAYS = {"7.0": ["31, 99"]}
+
+
+@pytest.mark.parametrize(("number", "answer"), RIGHT)
+def test_right_answers(number, answer):
+    checkers.accepts(number, answer)
+
+
+@pytest.mark.parametrize(("number", "answer", "aim"), WRONG)
+def test_wrong_answers(number, answer, aim):
+    checkers.refuses(number, answer, aim, GIVEAWAYS.get(number, ()))

@@ -160,10 +160,10 @@ class TestSpamDataset:
             ([(0, "a")], ("label", "Text"), "a.csv has no Label column"),
             ([(0, "a")], ("Label", "Message"), "a.csv has no Text column"),
             ([], ("Label", "Text"), "a.csv has no rows"),
-            ([("ham", "a")], ("Label", "Text"), "labels other than 0 and 1"),
-            ([(0, "a"), (2, "b")], ("Label", "Text"), "labels other than 0 and 1"),
-            ([(0, "a"), (-100, "b")], ("Label", "Text"), "labels other than 0 and 1"),
-            ([(0, "a"), (None, "b")], ("Label", "Text"), "labels other than 0 and 1"),
+            ([("ham", "a")], ("Label", "Text"), "has a label other than 0 and 1"),
+            ([(0, "a"), (2, "b")], ("Label", "Text"), "has a label other than 0 and 1"),
+            ([(0, "a"), (-100, "b")], ("Label", "Text"), "has a label other than 0 and 1"),
+            ([(0, "a"), (None, "b")], ("Label", "Text"), "has a label other than 0 and 1"),
             ([(0, "a"), (1, "")], ("Label", "Text"), "row 1 of .*a.csv has an empty text"),
         ],
     )
@@ -243,7 +243,7 @@ class TestLossAndAccuracy:
 
     @pytest.mark.parametrize("label", [2, -1, -100])
     def test_labels_outside_the_classes(self, label):
-        with pytest.raises(ValueError, match="the model has 2 classes"):
+        with pytest.raises(ValueError, match=f"the label {label}; the model has the classes 0 to 1"):
             calc_loss_batch_classes(ROWS, torch.tensor([0, 1, label, 0, 1]), classifier(), CPU)
 
     def loader(self, rows=7, batch_size=2, seed=0, **options):

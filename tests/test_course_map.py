@@ -1,13 +1,14 @@
-"""The map of the course: it says in words what it is, and links to what is there and to nothing else."""
+"""The map of the course: it says in words what it is, and links to the notebooks that exist and to nothing else."""
 
-import json
 import re
 from xml.etree import ElementTree
 
 import nbformat
 import pytest
 
-from helpers.course.figures.course_map import course_map
+from helpers.course.chapters import NOTEBOOKS as LIST
+from helpers.course.figures import ch01
+from helpers.course.figures.ch01 import course_map
 from tests.notebooks import ROOT, all_notebooks
 
 SVG, HTML = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xhtml}"
@@ -19,36 +20,45 @@ def links(svg):
     return {link.get("href"): link.text for link in ElementTree.fromstring(svg).iter(f"{HTML}a")}
 
 
-def notebook(path, title):
-    path.parent.mkdir(exist_ok=True)
-    cells = [{"cell_type": "markdown", "metadata": {}, "source": [f"# {title}\n", "more"]}]
-    path.write_text(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+def place(folder, *files):
+    for file in files:
+        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).touch()
 
 
 def test_an_empty_folder_has_boxes_and_no_links(tmp_path):
     svg = course_map(tmp_path)
     assert links(svg) == {}
-    assert svg.count("This notebook is not there yet") == 12
-    assert svg.count('stroke-dasharray="4 3"') == 12
+    assert svg.count("This notebook is not in your folder") == len(LIST)
+    assert svg.count('stroke-dasharray="4 3"') == len(LIST)
 
 
-def test_it_links_to_what_is_there(tmp_path):
-    notebook(tmp_path / "ch02_text_data.ipynb", "Chapter 2")
-    notebook(tmp_path / "appendix_e_lora.ipynb", "Appendix E")
-    notebook(tmp_path / "ch020_other.ipynb", "Not of the course")
-    notebook(tmp_path / "bonus" / "a_b.ipynb", "Bonus: <Bytes> & pairs from scratch")
+def test_it_links_to_what_is_in_the_folder(tmp_path):
+    place(tmp_path, "ch02_text_data.ipynb", "appendix_e_lora.ipynb", "bonus/bpe_from_scratch.ipynb", "ch02_copy.ipynb")
     assert links(course_map(tmp_path)) == {
         "ch02_text_data.ipynb": "2. Working with text data",
         "appendix_e_lora.ipynb": "E. LoRA: fine-tuning with few weights",
-        "bonus/a_b.ipynb": "<Bytes> & pairs from scratch",
+        "bonus/bpe_from_scratch.ipynb": "Byte-pair encoding from scratch",
     }
 
 
-@pytest.mark.parametrize("number", [0, 1, 5, 9])
-def test_every_box_is_inside_and_none_overlaps(tmp_path, number):
-    for index in range(number):
-        notebook(tmp_path / "bonus" / f"{index}.ipynb", "A title of quite a few words that fill three lines of its box")
-    root = ElementTree.fromstring(course_map(tmp_path))
+TITLE = "A title of <b>quite</b> a few words & signs that fill three lines of its box"
+
+
+def extended(number):
+    """The list with bonus notebooks of which there are `number`."""
+    bonus = next(notebook for notebook in LIST if notebook.kind == "bonus")
+    new = [bonus._replace(number=f"bonus-{place}", file=f"bonus/{place}.ipynb", title=TITLE) for place in range(number)]
+    return [*(notebook for notebook in LIST if notebook.kind != "bonus"), *new]
+
+
+@pytest.mark.parametrize("number", [1, 5, 9, 10])
+def test_every_box_is_inside_and_none_overlaps(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(ch01, "NOTEBOOKS", extended(number))
+    place(tmp_path, "bonus/0.ipynb")
+    svg = course_map(tmp_path)
+    assert links(svg) == {"bonus/0.ipynb": TITLE}
+    root = ElementTree.fromstring(svg)
     _, _, width, height = map(float, root.get("viewBox").split())
     boxes = [box.attrib for box in root.iter(f"{SVG}rect") if "x" in box.attrib]
     sides = [[float(box[key]) for key in ("x", "y", "width", "height")] for box in boxes]

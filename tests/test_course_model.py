@@ -16,7 +16,7 @@ from tests.tiny import TINY, lively_model, windows
 
 @pytest.fixture(name="path")
 def course_file(tmp_path):
-    save_course_model(lively_model(3, tied=True), TINY, tmp_path / "deep" / "model.safetensors")
+    save_course_model(lively_model(3, tied=True), tmp_path / "deep" / "model.safetensors")
     return tmp_path / "deep" / "model.safetensors"
 
 
@@ -41,8 +41,9 @@ class TestFormat:
         assert (model(ids) - exact).norm() < 0.05 * exact.norm()
 
     def test_saving_again_changes_nothing(self, path, tmp_path):
-        model, cfg = load_course_model(path)
-        save_course_model(model, cfg, tmp_path / "again")
+        model, _ = load_course_model(path)
+        save_course_model(model, tmp_path / "again")
+        assert load_course_model(tmp_path / "again")[1] == TINY
         one, two = load_course_model(path)[0].state_dict(), load_course_model(tmp_path / "again")[0].state_dict()
         assert all(torch.allclose(one[name], two[name], rtol=1e-5, atol=1e-7) for name in one)
 
@@ -56,8 +57,21 @@ class TestFormat:
 
     def test_size(self, path, tmp_path):
         save_model(lively_model(3, tied=True, emb_dim=96), tmp_path / "exact")
-        save_course_model(lively_model(3, tied=True, emb_dim=96), {**TINY, "emb_dim": 96}, tmp_path / "small")
+        save_course_model(lively_model(3, tied=True, emb_dim=96), tmp_path / "small")
         assert (tmp_path / "small").stat().st_size < 0.32 * (tmp_path / "exact").stat().st_size
+
+    @pytest.mark.parametrize("changes", [{"qkv_bias": True}, {"drop_rate": 0.2}, {"n_layers": 3, "context_length": 9}])
+    def test_the_configuration_is_the_models_own(self, tmp_path, changes):
+        save_course_model(lively_model(3, tied=True, **changes), tmp_path / "file")
+        model, cfg = load_course_model(tmp_path / "file")
+        assert cfg == {**TINY, **changes}
+        assert (model.out_head.out_features, model.tok_emb.num_embeddings) == (97, 97)
+        assert all(torch.equal(block.att.mask, torch.ones_like(block.att.mask).triu(1)) for block in model.trf_blocks)
+
+    def test_only_tied_models(self, tmp_path):
+        with pytest.raises(ValueError, match="model has an output layer of its own"):
+            save_course_model(lively_model(3), tmp_path / "file")
+        assert os.listdir(tmp_path) == []
 
     def test_nothing_else_is_left(self, path):
         assert os.listdir(path.parent) == [path.name]
@@ -70,7 +84,7 @@ class TestFormat:
 
 class TestBadFiles:
     def test_missing(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match="nothing is not there"):
+        with pytest.raises(FileNotFoundError, match="nothing does not exist"):
             load_course_model(tmp_path / "nothing")
 
     def damaged(self, path, kind):
@@ -132,7 +146,7 @@ class TestBadFiles:
             load_course_model(tmp_path / "plain")
 
 
-@pytest.mark.skipif(not COURSE_MODEL_FILE.is_file(), reason="the course model is not there yet")
+@pytest.mark.skipif(not COURSE_MODEL_FILE.is_file(), reason="the course model does not exist yet")
 class TestTheOneThatShips:
     def test_file(self):
         assert COURSE_MODEL_FILE.stat().st_size <= 30e6

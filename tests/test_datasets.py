@@ -4,54 +4,38 @@ import dataclasses
 import hashlib
 import io
 import json
-import threading
 import zipfile
-from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from helpers import get_tokenizer, load_instructions, load_messages, load_text, texts
+from tests.fakes import StubServer
 
 CONTENT = ("It was a bright cold day, and the clocks were striking thirteen.\n" * 300).encode()
 NAME = "a-text.txt"
 
 
-class Source:
-    """A web server on loopback that answers every request in one way and counts the requests."""
+class Source(StubServer):
+    """Answers every request in one way."""
 
     def __init__(self, behaviour, content=CONTENT, name=NAME):
-        self.requests = Counter()
-        source = self
+        def answer(handler):
+            if behaviour == "502":
+                handler.send_error(502)
+                return
+            body = content.replace(b"bright", b"blight") if behaviour == "wrong bytes" else content
+            handler.send_response(200)
+            handler.send_header("Content-Length", str(len(body)))
+            handler.end_headers()
+            handler.wfile.write(body[: len(body) // 2] if behaviour == "half-way" else body)
+            handler.close_connection = True
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                source.requests[self.path] += 1
-                if behaviour == "502":
-                    self.send_error(502)
-                    return
-                body = content.replace(b"bright", b"blight") if behaviour == "wrong bytes" else content
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body[: len(body) // 2] if behaviour == "half-way" else body)
-
-            def log_message(self, *args):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
-        self.thread.start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}/{name}"
+        super().__init__(answer)
+        self.url += f"/{name}"
 
     @property
     def count(self):
-        return self.requests.total()
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
+        return len(self.received)
 
 
 @pytest.fixture(name="serve")
@@ -358,3 +342,35 @@ class TestStory:
         assert '"' in story
         assert story.endswith("\n")
         assert all(line == line.rstrip() for line in story.splitlines())
+
+
+class TestKinds:
+    def test_of_every_entry(self):
+        entries = load_instructions("instructions")
+        kinds = [texts.kind_of(entry) for entry in reversed(entries)]  # found wherever the entry has been put
+        assert kinds[::-1] == json.loads(texts.INSTRUCTION_KINDS.read_text(encoding="utf-8"))
+        assert len(set(kinds)) >= 12
+
+    @pytest.mark.parametrize(
+        "entry", [{"instruction": "Fly.", "input": "", "output": "No."}, {"instruction": "Fly."}, {}]
+    )
+    def test_of_a_foreign_entry(self, entry):
+        with pytest.raises(ValueError, match="is not an entry of the embedded instruction set"):
+            texts.kind_of(entry)
+
+
+class TestFolders:
+    def test_home_folder(self, serve, cache, tmp_path, monkeypatch):
+        for variable in ("HOME", "USERPROFILE"):
+            monkeypatch.setenv(variable, str(tmp_path))
+        monkeypatch.setenv("COURSE_CACHE_DIR", "~/cache")
+        assert texts.cache_dir() == cache
+        assert texts.fetch(data_file(serve("right"))) == cache / NAME
+
+    def test_the_users_folder_comes_first(self, cache, tmp_path, monkeypatch):
+        assert texts.data_folders() == [cache]
+        monkeypatch.setenv("COURSE_DATA_DIR", str(tmp_path))
+        assert texts.data_folders() == [tmp_path, cache]
+        monkeypatch.setenv("COURSE_DATA_DIR", "no/such/folder")
+        with pytest.raises(ValueError, match="COURSE_DATA_DIR='no/such/folder' is not a folder"):
+            texts.data_folders()

@@ -1,4 +1,4 @@
-"""Several processes: the gradients and losses of one, resuming, deaths, ports. Two starts of two processes, and a kill.
+"""Several processes: the gradients and losses of one, resuming, deaths, ports.
 
 What two processes compute is computed by tests/distributed_worker.py, once.
 """
@@ -21,7 +21,7 @@ from helpers import GPTModel, calc_loss_batch, gpt_config, learning_rate_at, loa
 from helpers.apps import train_distributed
 from helpers.apps.corpus import TokenWindows
 from helpers.apps.distributed import join_processes, make_loaders
-from helpers.apps.launch import environment, free_port, is_taken, launch, launch_command
+from helpers.apps.launch import environment, free_port, is_taken, launch
 from tests.distributed_worker import VOCABULARY, small_ids, stop_after, tiny_gpt, tiny_train
 from tests.tiny import CPU, tiny_model
 
@@ -80,12 +80,6 @@ def batch(indices):
 
 
 class TestWindows:
-    @pytest.mark.parametrize("accumulate", [1, 2])
-    def test_together_the_processes_see_one_batch(self, two, accumulate):
-        seen, _ = two[0][f"windows {accumulate}"]
-        expected = [sorted(batch(rows)[0].tolist()) for epoch in (0, 1) for rows in order(epoch)]
-        assert seen == expected
-
     def test_no_batch_is_held_out_from_too_few(self, alone):
         for count, train, held_out in ((16, 1, 1), (17, 1, 1), (160, 18, 2), (191, 21, 2)):
             loaders = make_loaders(torch.utils.data.TensorDataset(torch.arange(count)), 8, 2, seed=0)
@@ -96,25 +90,6 @@ class TestWindows:
     def test_what_is_held_out_is_the_end_and_in_order(self, alone):
         _, held_out = make_loaders(torch.utils.data.TensorDataset(torch.arange(200)), 10, 1, seed=0)
         assert [row for (rows,) in held_out for row in rows.tolist()] == list(range(180, 200))
-
-
-class TestGradients:
-    @pytest.mark.parametrize("kind", ["ddp gradients 1", "ddp gradients 2", "fsdp gradients 2"])
-    def test_two_halves_give_those_of_the_whole_batch(self, two, kind):
-        gradients, _ = two[0][kind]
-        model = tiny_gpt()  # as chapter 4 has it, without any of the engine
-        calc_loss_batch(*batch(order(0)[0]), model, CPU).backward()
-        expected = {name: parameter.grad for name, parameter in model.named_parameters()}
-        assert gradients.keys() == expected.keys()
-        for name in expected:
-            assert_close(gradients[name], expected[name], rtol=1e-5, atol=1e-6)
-        assert max(gradient.abs().max() for gradient in gradients.values()) > 1e-2
-
-    def test_are_exchanged_once_an_update(self, two):
-        once = two[0]["ddp gradients 1"][1]
-        assert once == [1]  # one bucket holds this small model
-        assert two[0]["ddp gradients 2"][1] == [0, 1]
-        assert two[0]["fsdp gradients 2"][1] == [0, 1]
 
 
 def tiny_config():
@@ -143,41 +118,46 @@ def expected():
     return slowly()
 
 
-class TestLosses:
-    @pytest.mark.parametrize("accumulate", [1, 2, 8])
-    def test_of_one_process(self, alone, expected, accumulate):
-        assert tiny_train(alone, "--accumulate", accumulate) == pytest.approx(expected, abs=1e-5)
+class TestTwoProcesses:
+    """Everything that needs the results of two processes, in one class, so that pytest-xdist starts them once."""
+
+    @pytest.mark.parametrize("accumulate", [1, 2])
+    def test_together_the_processes_see_one_batch(self, two, accumulate):
+        seen, _ = two[0][f"windows {accumulate}"]
+        expected = [sorted(batch(rows)[0].tolist()) for epoch in (0, 1) for rows in order(epoch)]
+        assert seen == expected
+
+    @pytest.mark.parametrize("kind", ["ddp gradients 1", "ddp gradients 2", "fsdp gradients 2"])
+    def test_two_halves_give_the_gradients_of_the_whole_batch(self, two, kind):
+        gradients, _ = two[0][kind]
+        model = tiny_gpt()  # as chapter 4 has it, without any of the engine
+        calc_loss_batch(*batch(order(0)[0]), model, CPU).backward()
+        expected = {name: parameter.grad for name, parameter in model.named_parameters()}
+        assert gradients.keys() == expected.keys()
+        for name in expected:
+            assert_close(gradients[name], expected[name], rtol=1e-5, atol=1e-6)
+        assert max(gradient.abs().max() for gradient in gradients.values()) > 1e-2
+
+    def test_gradients_are_exchanged_once_an_update(self, two):
+        once = two[0]["ddp gradients 1"][1]
+        assert once == [1]  # one bucket holds this small model
+        assert two[0]["ddp gradients 2"][1] == [0, 1]
+        assert two[0]["fsdp gradients 2"][1] == [0, 1]
 
     @pytest.mark.parametrize("kind", ["ddp", "ddp accumulating", "fsdp"])
-    def test_of_two(self, two, alone, expected, kind):
+    def test_losses(self, two, alone, expected, kind):
         ours = two[0][kind]
         assert len(ours) == 22 and ours[-1] < ours[0] - 0.2
         assert ours == pytest.approx(tiny_train(alone), abs=1e-5)
         assert ours == pytest.approx(expected, abs=1e-5)
 
-    def test_two_epochs_have_two_orders(self, alone):
-        assert tiny_train(alone, "--epochs", 2) == pytest.approx(slowly(epochs=2), abs=1e-5)
-
-    def test_in_bfloat16(self, alone, expected, monkeypatch):
-        monkeypatch.setattr(train_distributed, "bfloat16_is_native", lambda device: True)  # slow elsewhere, but works
-        losses = tiny_train(alone, "--bf16")
-        assert losses == pytest.approx(expected, abs=0.05)
-        assert losses != pytest.approx(expected, abs=1e-5)
-
-    def test_bfloat16_where_it_is_not_native(self, alone, monkeypatch):
-        monkeypatch.setattr(train_distributed, "bfloat16_is_native", lambda device: False)
-        with pytest.raises(ValueError, match="--bf16: this cpu does not compute in bfloat16 itself"):
-            tiny_train(alone, "--bf16")
-
-
-class TestResuming:
     @pytest.mark.parametrize("kind", ["ddp dropping", "fsdp"])
-    def test_bit_for_bit(self, two, kind):
+    def test_resuming_bit_for_bit(self, two, kind):
         assert two[0][f"{kind} resumed"] == two[0][kind]
         assert len(set(two[0][kind])) == 22
 
     @pytest.mark.parametrize("name", ["fsdp resumed by ddp", "ddp resumed by fsdp"])
-    def test_with_the_other_way_to_share(self, two, expected, name):
+    def test_resuming_with_the_other_way_to_share(self, two, expected, name):
         assert two[0][name] == pytest.approx(expected, abs=1e-5)
 
     def test_each_process_drops_something_else_in_each_update(self, two):
@@ -200,6 +180,51 @@ class TestResuming:
         for one, other in zip(*models, strict=True):
             assert_close(one, other, rtol=1e-3, atol=1e-4)
 
+    def test_only_the_first_process_speaks(self, two):
+        first, second = two[0]["said"]
+        assert second == two[1].stderr == ""
+        lines = first.splitlines()
+        assert "2 processes on cpu, 32,000 parameters, 22 updates" in lines
+        assert all(line.startswith(("2 processes on cpu, ", "update ", "going on from ")) for line in lines)
+
+    @pytest.mark.skipif(os.name == "nt", reason="kills a process by a signal")
+    def test_a_death_ends_the_run_and_the_checkpoint_goes_on(self, two, killed_options, tmp_path):
+        checkpoint = tmp_path / "run.pt"
+        words = [*killed_options, "--checkpoint", checkpoint, "--save-every", 2]
+        run = launch(WORKER, 2, "dying", *words, timeout=300)
+        assert run.returncode != 0
+        message = "process 0 ends, because another process of the run has ended; the same command goes on from"
+        assert f"{message} {checkpoint}" in run.stderr
+        assert "Signal 9 (SIGKILL) received by PID" in run.stderr and "update 20" not in run.stdout
+
+        again = launch("helpers.apps.train_distributed", 2, *words, timeout=300)
+        assert again.returncode == 0, again.stderr
+        assert again.stdout.splitlines()[1] == f"going on from {checkpoint} after update 4"
+        losses = torch.load(checkpoint, weights_only=True)["extra"]["losses"]
+        assert losses == two[0]["not killed"] and len(losses) >= 20
+
+
+class TestLosses:
+    @pytest.mark.parametrize("accumulate", [1, 2, 8])
+    def test_of_one_process(self, alone, expected, accumulate):
+        assert tiny_train(alone, "--accumulate", accumulate) == pytest.approx(expected, abs=1e-5)
+
+    def test_two_epochs_have_two_orders(self, alone):
+        assert tiny_train(alone, "--epochs", 2) == pytest.approx(slowly(epochs=2), abs=1e-5)
+
+    def test_in_bfloat16(self, alone, expected, monkeypatch):
+        monkeypatch.setattr(train_distributed, "bfloat16_is_native", lambda device: True)  # slow elsewhere, but works
+        losses = tiny_train(alone, "--bf16")
+        assert losses == pytest.approx(expected, abs=0.05)
+        assert losses != pytest.approx(expected, abs=1e-5)
+
+    def test_bfloat16_where_it_is_not_native(self, alone, monkeypatch):
+        monkeypatch.setattr(train_distributed, "bfloat16_is_native", lambda device: False)
+        with pytest.raises(ValueError, match="--bf16: this cpu does not compute in bfloat16 itself"):
+            tiny_train(alone, "--bf16")
+
+
+class TestResuming:
     def test_at_several_places_of_a_plain_run(self, alone, tmp_path):
         expected = tiny_train(alone, "--epochs", 2, "--accumulate", 2, drop=0.2)
         for updates in (5, 22):  # in the middle of an epoch and at its end
@@ -246,59 +271,6 @@ class TestResuming:
         save_checkpoint(tmp_path / "other.pt", other, torch.optim.AdamW(other.parameters()))
         with pytest.raises(ValueError, match="the file belongs to a model of another size"):
             tiny_train(alone, "--checkpoint", tmp_path / "other.pt")
-
-
-class TestPrinting:
-    def test_only_the_first_process(self, two):
-        run = two[1]
-        lines = run.stdout.splitlines()
-        assert lines.count("2 processes on cpu, 32,000 parameters, 22 updates") == 11
-        assert sum(line.startswith("update 22: loss ") for line in lines) == 1 + 8  # three were stopped
-        assert all(line.startswith(("2 processes on cpu, ", "update ", "going on from ")) for line in lines)
-        assert run.stderr == ""
-
-
-@pytest.mark.skipif(os.name == "nt", reason="kills a process by its number")
-class TestDeath:
-    def test_ends_the_run_and_the_checkpoint_goes_on(self, two, killed_options, tmp_path):
-        checkpoint = tmp_path / "run.pt"
-        words = [*killed_options, "--checkpoint", checkpoint, "--save-every", 2, "--eval-every", 2]
-        command = launch_command("helpers.apps.train_distributed", 2, *words, port=free_port())
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        with subprocess.Popen(command, env=environment(2), **pipes) as run:
-            try:
-                assert run.stdout.readline().startswith("2 processes on cpu")
-                table = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True).stdout
-                pairs = [tuple(map(int, row.split())) for row in table.splitlines()]
-                first, second = sorted(pid for pid, parent in pairs if parent == run.pid)
-                while not run.stdout.readline().startswith("update 4:"):
-                    assert run.poll() is None
-                os.kill(second, signal.SIGKILL)
-                begin = time.monotonic()
-                out, errors = run.communicate(timeout=120)
-                assert time.monotonic() - begin < 60  # on a busy machine; two seconds on an idle one
-            finally:
-                run.kill()
-        assert run.returncode not in (0, None)
-        message = "process 0 ends, because another process of the run has ended; the same command goes on from"
-        assert f"{message} {checkpoint}" in errors
-        assert f"Signal 9 (SIGKILL) received by PID {second}" in errors and "update 20" not in out
-        assert not is_running(first)
-
-        again = launch("helpers.apps.train_distributed", 2, *words, timeout=300)
-        assert again.returncode == 0, again.stderr
-        begun = again.stdout.splitlines()[1]
-        assert begun.startswith(f"going on from {checkpoint} after update ") and int(begun.split()[-1]) in range(2, 20)
-        losses = torch.load(checkpoint, weights_only=True)["extra"]["losses"]
-        assert losses == two[0]["not killed"] and len(losses) >= 20
-
-
-def is_running(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import helpers.speed.loss
 from helpers import GELU, GPTModel, LayerNorm, MultiHeadAttention, calc_loss_batch, fuse, training_steps
 from helpers.gpt import hidden_states
 from helpers.settings import bfloat16_is_native
-from helpers.speed.few_rows import few_rows, quick
+from helpers.speed.few_rows import forward_few_rows, linear_few_rows
 from helpers.speed.fused import FusedDropout
 from helpers.speed.loss import SoftmaxLoss, speed_up
 from tests.tiny import CPU, TINY, lively_model, loader, tiny_model, windows
@@ -138,7 +138,7 @@ class TestQuick:
         for shape in shapes:
             x = torch.randn(shape).to(dtype)
             with torch.no_grad():
-                assert_close(few_rows(linear, x), linear(x), **tolerance)
+                assert_close(linear_few_rows(linear, x), linear(x), **tolerance)
 
     def test_modules(self):
         model = lively_model(2)
@@ -146,7 +146,7 @@ class TestQuick:
         block = model.trf_blocks[0]
         for module in (block.norm1, block.ff, block.att.W_query, block.ff.layers[1], model.out_head):
             with torch.no_grad():
-                assert_close(quick(module, x), module(x), rtol=1e-5, atol=1e-5)
+                assert_close(forward_few_rows(module, x), module(x), rtol=1e-5, atol=1e-5)
 
     def test_other_modules_are_called(self):
         class Mine(torch.nn.Linear):
@@ -154,7 +154,7 @@ class TestQuick:
                 return super().forward(x) + 1
 
         module, x = Mine(4, 4), torch.randn(3, 4)
-        assert torch.equal(quick(module, x), module(x))
+        assert torch.equal(forward_few_rows(module, x), module(x))
 
 
 def softmax_case(rows, classes=60, width=16, seed=1):
@@ -356,26 +356,22 @@ def test_this_processor_is_asked():
 
 
 FREED_MEMORY = """
-import resource, sys, torch
+import torch
 from helpers.speed.memory import keep_freed_memory
 
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(5):
-        torch.ones(25_000_000)  # 100 MB, freed at once
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+def kept():
+    torch.ones(25_000_000)  # 100 MB, freed at once
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:")) / 1000
 
-first = faults()
+before = kept()
 keep_freed_memory()
-for _ in range(4):  # until a block is there into which the next one fits
-    faults()
-print(first, faults())
+print(kept() - before)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it does nothing")
 def test_freed_memory_is_kept():
-    """In a process of its own, since nothing undoes it: pages that the system had to hand out."""
+    """In a process of its own, since nothing undoes it: the megabytes that it holds after a block was freed."""
     done = subprocess.run([sys.executable, "-c", FREED_MEMORY], capture_output=True, text=True, check=True)
-    before, after = map(int, done.stdout.split())
-    assert before > 1000 and after < before / 20
+    assert float(done.stdout) > 95

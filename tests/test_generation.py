@@ -1,5 +1,6 @@
 """Generation: against slow loops, with and without a cache, sampling, batches, beams, streams, and errors."""
 
+import inspect
 import math
 
 import pytest
@@ -102,8 +103,9 @@ def test_no_gradient_is_kept():
 @pytest.mark.parametrize(
     ("shape", "steps", "context_size", "message"),
     [
-        ((1, 0), 3, 4, "idx holds no token"),
-        ((2, 0), 0, 4, "idx holds no token"),
+        ((1, 0), 3, 4, "at least one token per row"),
+        ((2, 0), 0, 4, "at least one token per row"),
+        ((3,), 3, 4, r"the shape \(B, T\)"),
         ((1, 2), -1, 4, "max_new_tokens=-1 must be at least 0"),
         ((1, 2), 3, 0, "context_size=0 at least 1"),
         ((1, 2), 3, -2, "context_size=-2 at least 1"),
@@ -409,7 +411,7 @@ class TestBadOptions:
             ({"max_new_tokens": -1}, "max_new_tokens=-1 must be at least 0"),
             ({"context_size": 0}, "context_size=0 at least 1"),
             ({"context_size": 32, "max_new_tokens": 14}, "context_size=32 exceeds the model's context_length of 16"),
-            ({"idx": torch.zeros((2, 0), dtype=torch.int64)}, "idx holds no token to continue from"),
+            ({"idx": torch.zeros((2, 0), dtype=torch.int64)}, "the prompt holds no token to continue from"),
         ],
     )
     def test_refused(self, changes, message):
@@ -420,7 +422,7 @@ class TestBadOptions:
 
     def test_a_batch_with_nothing_in_it(self):
         for prompts in ([], [[1, 2], []]):
-            with pytest.raises(ValueError, match="idx holds no token to continue from"):
+            with pytest.raises(ValueError, match="the prompt holds no token to continue from"):
                 generate_batch(lively_model(), prompts, 3, 16)
 
     def test_the_whole_vocabulary_is_allowed(self):
@@ -430,6 +432,94 @@ class TestBadOptions:
     def test_a_large_context_size_that_is_not_reached(self):
         model, ids = lively_model(), ids_of(1, 3)
         assert torch.equal(generate(model, ids, 13, 1024), generate(model, ids, 13, 16))
+
+
+NO_PROMPTS = ["text", b"ab", 7, None, [], [[]], [1, [2]], [1.5], [True, False], torch.zeros(1, 2, 3), torch.rand(1, 3)]
+
+
+class TestOneWayToCall:
+    """All functions that write take the same prompts, and the same options in the same order, by name."""
+
+    WRITERS = (generate, generate_batch, generate_stream, beam_search)
+
+    def test_options_have_one_order_and_go_by_name(self):
+        orders = []
+        for function in self.WRITERS:
+            parameters = list(inspect.signature(function).parameters.values())
+            assert [parameter.name for parameter in parameters[2:4]] == ["max_new_tokens", "context_size"]
+            assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in parameters[4:])
+            orders.append([(parameter.name, parameter.default) for parameter in parameters[4:]])
+        assert orders[0] == orders[1] == orders[2]
+        with pytest.raises(TypeError):
+            generate(lively_model(), ids_of(1, 3), 3, 16, 1.0)
+
+    @pytest.mark.parametrize("form", [list, tuple, torch.tensor, lambda ids: torch.tensor(ids, dtype=torch.int32)])
+    @pytest.mark.parametrize("rows", [False, True], ids=["one-row", "a-list-of-one"])
+    def test_one_prompt_in_every_form(self, form, rows):
+        model, ids = lively_model(), [5, 90, 17]
+        plain = generate_text_simple(model, torch.tensor([ids]), 4, 16)
+        prompt = [form(ids)] if rows else form(ids)
+        assert torch.equal(generate(model, prompt, 4, 16), plain)
+        assert generate_batch(model, prompt, 4, 16) == [plain[0, 3:].tolist()]
+        assert [step[0] for step in generate_stream(model, prompt, 4, 16)] == plain[0, 3:].tolist()
+        assert torch.equal(beam_search(model, prompt, 4, 16, beams=1), plain)
+
+    def test_several_prompts_in_every_form(self):
+        model, ids = lively_model(), ids_of(2, 3)
+        for prompts in (ids, ids.tolist(), list(ids), tuple(ids.tolist())):
+            assert generate_batch(model, prompts, 4, 16) == generate(model, prompts, 4, 16)[:, 3:].tolist()
+
+    @pytest.mark.parametrize(
+        "prompt",
+        ["text", b"ab", 7, None, [], [[]], [1, [2]], torch.zeros(1, 2, 3), torch.rand(1, 3), [1.5], [True, False]],
+    )
+    def test_what_is_no_prompt(self, prompt):
+        for function in self.WRITERS:
+            with pytest.raises(ValueError, match="token ids are expected"):
+                list(function(lively_model(), prompt, 3, 16))
+
+    @pytest.mark.parametrize("token_id", [-1, 97])
+    def test_ids_outside_the_vocabulary(self, token_id):
+        with pytest.raises(ValueError, match=f"the token id {token_id}; the model's vocabulary has 0 to 96"):
+            generate(lively_model(), [1, token_id], 3, 16)
+
+    def test_rows_of_different_lengths(self):
+        with pytest.raises(ValueError, match="generate_batch continues such prompts"):
+            generate(lively_model(), [[1, 2], [3]], 3, 16)
+
+    def test_errors_come_before_the_first_step(self):
+        with pytest.raises(ValueError, match="max_new_tokens=-1"):
+            generate_stream(lively_model(), [1, 2], -1, 16)  # not iterated
+
+
+class TestChoosingIsChecked:
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"temperature": -1.0}, "temperature=-1.0 must not be negative"),
+            ({"temperature": math.nan}, "temperature=nan must not be negative"),
+            ({"temperature": 1e-40}, "temperature=1e-40 is too small to divide by"),
+            ({"top_k": 0}, "top_k=0 must be at least 1"),
+            ({"top_k": 6}, "top_k=6 is more than the 5 tokens of the vocabulary"),
+            ({"top_p": 0.0}, "top_p=0.0 must be above 0"),
+            ({"top_p": math.nan}, "top_p=nan must be above 0"),
+            ({"logits": torch.zeros(5)}, r"the shape \(B, vocab_size\), got \(5,\)"),
+            ({"logits": torch.full((1, 5), math.nan)}, "logits contain NaN"),
+        ],
+    )
+    def test_refused(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            choose_next(**{"logits": torch.zeros(1, 5), **options})
+
+
+@pytest.mark.parametrize("write", [generate_text_simple, generate, generate_batch, beam_search])
+def test_weights_that_are_no_numbers(write):
+    """Greedy choice would take token 0 for ever."""
+    model = lively_model()
+    with torch.no_grad():
+        model.final_norm.scale.fill_(math.nan)
+    with pytest.raises(ValueError, match="logits contain NaN"):
+        write(model, ids_of(1, 3), 3, 16)
 
 
 class TestBeamSearch:
@@ -468,11 +558,11 @@ class TestBeamSearch:
 
     def test_bad_inputs(self):
         model = lively_model()
-        with pytest.raises(ValueError, match=r"idx of shape \(2, 3\) must be one non-empty row"):
+        with pytest.raises(ValueError, match="idx has 2 rows and beams=4"):
             beam_search(model, ids_of(2, 3), 2, 16)
-        with pytest.raises(ValueError, match=r"idx of shape \(1, 0\) must be one non-empty row"):
+        with pytest.raises(ValueError, match="the prompt holds no token to continue from"):
             beam_search(model, torch.zeros((1, 0), dtype=torch.int64), 2, 16)
-        with pytest.raises(ValueError, match="beams=0 at least 1"):
+        with pytest.raises(ValueError, match="beams=0: one row and at least one beam"):
             beam_search(model, ids_of(1, 3), 2, 16, beams=0)
         with pytest.raises(ValueError, match="max_new_tokens=-1 must be at least 0"):
             beam_search(model, ids_of(1, 3), -1, 16)

@@ -17,8 +17,8 @@ from helpers import (
     get_tokenizer,
     gpt_config,
 )
+from tests.tiny import TINY, tiny_model
 
-SMALL = gpt_config(vocab_size=97, context_length=16, emb_dim=24, n_heads=3, n_layers=2, drop_rate=0.0)
 MIB = 1024 * 1024
 
 
@@ -26,13 +26,8 @@ def count(module):
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def small_model(seed=1, **changes):
-    torch.manual_seed(seed)
-    return GPTModel({**SMALL, **changes})
-
-
 def small_ids(batch=2, tokens=16, seed=0):
-    return torch.randint(0, SMALL["vocab_size"], (batch, tokens), generator=torch.Generator().manual_seed(seed))
+    return torch.randint(0, TINY["vocab_size"], (batch, tokens), generator=torch.Generator().manual_seed(seed))
 
 
 class TestConfigurations:
@@ -105,7 +100,7 @@ class TestParameterCounts:
         assert count(block.att) == 2_360_064
 
     def test_biases_of_the_projections(self):
-        assert count(small_model(qkv_bias=True)) - count(small_model()) == SMALL["n_layers"] * 3 * SMALL["emb_dim"]
+        assert count(tiny_model(qkv_bias=True)) - count(tiny_model()) == TINY["n_layers"] * 3 * TINY["emb_dim"]
 
 
 class TestParts:
@@ -135,39 +130,39 @@ class TestParts:
 
     def test_feed_forward(self):
         torch.manual_seed(1)
-        feed_forward, x = FeedForward(SMALL), torch.randn(2, 5, SMALL["emb_dim"])
+        feed_forward, x = FeedForward(TINY), torch.randn(2, 5, TINY["emb_dim"])
         first, _, last = feed_forward.layers
-        assert first.weight.shape == (4 * SMALL["emb_dim"], SMALL["emb_dim"])
+        assert first.weight.shape == (4 * TINY["emb_dim"], TINY["emb_dim"])
         assert_close(feed_forward(x), last(nn.functional.gelu(first(x), approximate="tanh")))
 
     def test_block(self):
         torch.manual_seed(1)
-        block, x = TransformerBlock(SMALL), torch.randn(2, 5, SMALL["emb_dim"])
+        block, x = TransformerBlock(TINY), torch.randn(2, 5, TINY["emb_dim"])
         middle = x + block.att(block.norm1(x))
         assert_close(block(x), middle + block.ff(block.norm2(middle)))
 
 
 class TestModel:
     def test_shape(self):
-        assert small_model()(small_ids(3, 7)).shape == (3, 7, SMALL["vocab_size"])
-        assert small_model()(small_ids(1, 1)).shape == (1, 1, SMALL["vocab_size"])
+        assert tiny_model()(small_ids(3, 7)).shape == (3, 7, TINY["vocab_size"])
+        assert tiny_model()(small_ids(1, 1)).shape == (1, 1, TINY["vocab_size"])
 
     def test_a_later_token_changes_nothing_earlier(self):
-        model, ids = small_model(), small_ids()
+        model, ids = tiny_model(), small_ids()
         before = model(ids)
         for position in range(16):
             changed = ids.clone()
-            changed[:, position] = (changed[:, position] + 1) % SMALL["vocab_size"]
+            changed[:, position] = (changed[:, position] + 1) % TINY["vocab_size"]
             after = model(changed)
             assert_close(after[:, :position], before[:, :position], rtol=0, atol=1e-5)
             assert not torch.allclose(after[:, position], before[:, position], atol=1e-3)
 
     def test_positions_matter(self):
-        logits = small_model()(torch.full((1, 4), 5))
+        logits = tiny_model()(torch.full((1, 4), 5))
         assert not torch.allclose(logits[0, 0], logits[0, 3], atol=1e-3)
 
     def test_gradients_reach_every_parameter(self):
-        model, ids = small_model(), small_ids(8)
+        model, ids = tiny_model(), small_ids(8)
         nn.functional.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).backward()
         for name, parameter in model.named_parameters():
             assert parameter.grad is not None, name
@@ -175,29 +170,29 @@ class TestModel:
             assert (parameter.grad != 0).any(), name
 
     def test_dropout_only_while_training(self):
-        model, ids = small_model(drop_rate=0.5), small_ids()
+        model, ids = tiny_model(drop_rate=0.5), small_ids()
         assert not torch.equal(model(ids), model(ids))
         model.eval()
         assert torch.equal(model(ids), model(ids))
-        assert_close(model(ids), small_model().eval()(ids))
+        assert_close(model(ids), tiny_model().eval()(ids))
 
     def test_state_dict_round_trip(self):
-        model, other = small_model(seed=1), small_model(seed=2)
+        model, other = tiny_model(seed=1), tiny_model(seed=2)
         other.load_state_dict(model.state_dict())
         assert torch.equal(model(small_ids()), other(small_ids()))
         assert not [name for name in model.state_dict() if "mask" in name]
 
     def test_too_long(self):
         with pytest.raises(ValueError, match="in_idx has 17 tokens, but context_length is 16"):
-            small_model()(small_ids(1, 17))
+            tiny_model()(small_ids(1, 17))
 
     def test_id_outside_the_vocabulary(self):
         with pytest.raises(IndexError):
-            small_model()(torch.tensor([[SMALL["vocab_size"]]]))
+            tiny_model()(torch.tensor([[TINY["vocab_size"]]]))
 
     def test_heads_must_divide_the_width(self):
         with pytest.raises(ValueError, match="d_out=24 must be a multiple of num_heads=5"):
-            small_model(n_heads=5)
+            tiny_model(n_heads=5)
 
 
 class TestParityWithTransformers:
@@ -205,18 +200,18 @@ class TestParityWithTransformers:
     def test_logits(self, qkv_bias):
         from transformers import GPT2Config, GPT2LMHeadModel
 
-        ours = small_model(qkv_bias=qkv_bias).eval()
+        ours = tiny_model(qkv_bias=qkv_bias).eval()
         generator = torch.Generator().manual_seed(7)
         with torch.no_grad():  # as they are initialised, all LayerNorms would be alike
             for parameter in ours.parameters():
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
         theirs = GPT2LMHeadModel(
             GPT2Config(
-                vocab_size=SMALL["vocab_size"],
-                n_positions=SMALL["context_length"],
-                n_embd=SMALL["emb_dim"],
-                n_layer=SMALL["n_layers"],
-                n_head=SMALL["n_heads"],
+                vocab_size=TINY["vocab_size"],
+                n_positions=TINY["context_length"],
+                n_embd=TINY["emb_dim"],
+                n_layer=TINY["n_layers"],
+                n_head=TINY["n_heads"],
                 resid_pdrop=0.0,
                 embd_pdrop=0.0,
                 attn_pdrop=0.0,
@@ -232,7 +227,7 @@ class TestParityWithTransformers:
         }
         for number, block in enumerate(ours.trf_blocks):
             projections = (block.att.W_query, block.att.W_key, block.att.W_value)
-            biases = [p.bias if qkv_bias else torch.zeros(SMALL["emb_dim"]) for p in projections]
+            biases = [p.bias if qkv_bias else torch.zeros(TINY["emb_dim"]) for p in projections]
             parts = {  # transformers keeps these matrices the other way round, as (in, out)
                 "ln_1.weight": block.norm1.scale,
                 "ln_1.bias": block.norm1.shift,

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from helpers import get_tokenizer
-from helpers.make.instruction_set import INSTRUCTIONS_FILE, UNITS, kind_of, kinds, make_entries, write_instructions
+from helpers.make.instruction_set import INSTRUCTIONS_FILE, UNITS, kinds, make_entries, write_instructions
+from helpers.texts import INSTRUCTION_KINDS, kind_of
 
 REPOSITORY = Path(__file__).parent.parent
 SEEDS = INSTRUCTIONS_FILE.parent / "seeds"
@@ -63,10 +64,13 @@ def counted(amount):
 
 
 class TestFile:
-    def test_the_seeds_make_the_committed_file(self, tmp_path):
-        write_instructions(tmp_path / "again.json")
-        assert (tmp_path / "again.json").read_bytes() == INSTRUCTIONS_FILE.read_bytes()
+    def test_the_seeds_make_the_committed_files(self, tmp_path):
+        write_instructions(tmp_path)
+        assert sorted(os.listdir(tmp_path)) == ["instructions.json", "kinds.json"]
+        for file in (INSTRUCTIONS_FILE, INSTRUCTION_KINDS):
+            assert (tmp_path / file.name).read_bytes() == file.read_bytes()
         assert make_entries() == ENTRIES
+        assert kinds() == json.loads(INSTRUCTION_KINDS.read_text(encoding="utf-8"))
 
     def test_size_makes_a_round_split(self):
         assert len(ENTRIES) == len(kinds()) == 1300

@@ -8,10 +8,8 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ import torch
 
 from helpers import generate, get_tokenizer, judges, load_course_model, model_client, query_model, save_gpt2
 from helpers.judges import exact_match, generate_model_scores, rouge_l, token_f1
+from tests.fakes import StubServer
 
 
 class TestOfflineScores:
@@ -43,6 +42,14 @@ class TestOfflineScores:
             ("It's", "its", 0, 0, 0),
             ("?", "!", 0, 0, 0),  # punctuation alone is all there is to compare
             ("?", "?", 1, 1, 1),
+            ("−2", "-2", 1, 1, 1),
+            ("It’s", "It's", 1, 1, 1),
+            ("cafe\u0301", "caf\u00e9", 1, 1, 1),  # one letter, written in two ways
+            ("का", "कि", 0, 0, 0),  # the words differ in a vowel sign
+            ("தா", "தி", 0, 0, 0),
+            ("ไปู", "ไป", 0, 1 / 2, 1 / 2),
+            ("מָה", "מֶה", 0, 0, 0),
+            ("今天天氣很好", "天氣很好", 0, 4 / 5, 4 / 5),  # 4 of 6 and 4 of 4
         ],
     )
     def test_by_hand(self, answer, reference, exact, f1, rouge):
@@ -57,10 +64,6 @@ class TestOfflineScores:
         theirs = RougeScorer(["rougeL"]).score("the quick brown fox jumps over", "a quick fox over the brown log")
         ours = rouge_l("a quick fox over the brown log", "The quick, brown fox jumps over.")
         assert ours == theirs["rougeL"].fmeasure == pytest.approx(2 * 3 / (7 + 6))
-
-    def test_loads_on_use(self):
-        code = "import sys, helpers; print([n for n in ('rouge_score', 'nltk', 'helpers.judges') if n in sys.modules])"
-        assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
 class TestScoreInAnAnswer:
@@ -91,51 +94,49 @@ class TestScoreInAnAnswer:
             ("Score: 7/10", None),
             ("Between a score of 40 and a score of 50", None),
             ("1,000", None),
+            ("Score (0-100): 85", 85),
+            ("Score [0 to 100]: 85", 85),
+            ("85/100. To get a full score of 100, it would have to name the author.", 85),
+            ("I would grade this 85/100; a perfect score of 100 needs more detail.", 85),
+            ("The maximum possible score is 100. Score: 40", 40),
+            ("Grade: 85-90", None),
+            ("Grade: 85 – 90", None),
+            ("A score of 85 to 90", None),
+            ("<think>A score of 85 seems", None),  # cut off while it was still thinking
+            ("<think>Score: 3</think> Hm. <think>Score: 4", None),
         ],
     )
     def test_one_score_or_none(self, answer, score):
         assert judges._score_in(answer) == score
 
 
-class Stub:
-    """A server on loopback that answers each request with the next of its replies, the last one over and over."""
+class Judge(StubServer):
+    """Answers each request with the next of its replies, the last one over and over."""
 
     def __init__(self, path, *replies):
-        self.requests, self.headers = [], []
-        remaining, stub = list(replies), self
+        remaining = list(replies)
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+        def answer(handler):
+            reply = remaining.pop(0) if len(remaining) > 1 else remaining[0]
+            status, kind, pieces = reply() if callable(reply) else reply
+            handler.send_response(status)
+            handler.send_header("Content-Type", kind)
+            handler.send_header("Transfer-Encoding", "chunked")
+            handler.end_headers()
+            for piece in pieces:
+                handler.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+            handler.wfile.write(b"0\r\n\r\n")
 
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                stub.requests.append(json.loads(body))
-                stub.headers.append(self.headers)
-                reply = remaining.pop(0) if len(remaining) > 1 else remaining[0]
-                status, kind, pieces = reply() if callable(reply) else reply
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.send_header("Transfer-Encoding", "chunked")
-                self.end_headers()
-                try:
-                    for piece in pieces:
-                        self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
-                    self.wfile.write(b"0\r\n\r\n")
-                except OSError:  # the client has gone
-                    self.close_connection = True
+        super().__init__(answer)
+        self.url += path
 
-            def log_message(self, *args):
-                pass
+    @property
+    def requests(self):
+        return [json.loads(body) for _, _, body in self.received]
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
-        self.thread.start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}{path}"
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
+    @property
+    def headers(self):
+        return [headers for _, headers, _ in self.received]
 
 
 @pytest.fixture(name="serve")
@@ -145,7 +146,7 @@ def stubs(monkeypatch):
     started = []
 
     def start(path, *replies):
-        started.append(Stub(path, *replies))
+        started.append(Judge(path, *replies))
         return started[-1]
 
     yield start
@@ -391,7 +392,7 @@ class TestGenerateModelScores:
 
     def test_garbage_is_counted_and_shown(self, serve, capsys):
         server = serve(CHAT, ollama("80"), ollama("It is\nfine."), ollama("Hm."), ollama("5"))
-        assert generate_model_scores(ENTRIES, "model_response", url=server.url) == [80, 5]
+        assert generate_model_scores(ENTRIES, "model_response", url=server.url) == [80, None, None, 5]
         shown = capsys.readouterr().out
         assert "2 of 4 answers have no score" in shown and "entry 1, 'It is fine.'; use a larger judge" in shown
 
@@ -409,17 +410,17 @@ class TestGenerateModelScores:
     @pytest.mark.parametrize("bad", [{"instruction": "x", "output": "y"}, entry(None)])
     def test_entries_are_checked_first(self, serve, bad):
         server = serve(CHAT, ollama("80"))
-        with pytest.raises(ValueError, match="entry 2 has no text under 'model_response'"):
+        with pytest.raises(ValueError, match=r"json_data\[2\] has no text under 'model_response'"):
             generate_model_scores([*ENTRIES[:2], bad], "model_response", url=server.url)
         assert server.requests == []
 
-    @pytest.mark.parametrize("saved", [True, False])
     @pytest.mark.parametrize(
-        ("bad", "words"),
+        ("bad", "words", "saved"),
         [
-            (failure(404, "model 'llama3' not found"), "does not have the model 'llama3'"),
-            (failure(500, "out of memory"), "500: out of memory"),
-            (slow(2.0), "was silent for 0.5 seconds"),
+            (failure(404, "model 'llama3' not found"), "does not have the model 'llama3'", False),
+            (failure(404, "model 'llama3' not found"), "does not have the model 'llama3'", True),
+            (failure(500, "out of memory"), "500: out of memory", True),
+            (slow(2.0), "was silent for 0.5 seconds", True),
         ],
     )
     def test_a_failure_loses_nothing(self, serve, tmp_path, capsys, bad, words, saved):
@@ -489,7 +490,7 @@ def export(folder):
     from transformers import GPT2TokenizerFast
 
     model, cfg = load_course_model()
-    save_gpt2(model, cfg, folder)
+    save_gpt2(model, folder)
     vocabulary = Path(judges.__file__).parent / "assets" / "tiktoken"
     shutil.copy(vocabulary / "6d1cbeee0f20b3d9449abfede4726ed8212e3aee", folder / "merges.txt")
     shutil.copy(vocabulary / "6c7ea1a7e38e3a7f062df639a5b80947f075ffe6", folder / "vocab.json")
@@ -549,12 +550,12 @@ class TestRealServer:
         with pytest.raises(ValueError, match="2 of 2 answers have no score"):
             generate_model_scores(ENTRIES[:2], "model_response", **options)
         assert len(json.loads(file.read_text())) == 2
-        assert generate_model_scores([entry(""), *ENTRIES[:2]], "model_response", **options) == [0]
+        assert generate_model_scores([entry(""), *ENTRIES[:2]], "model_response", **options) == [0, None, None]
         assert "2 of 3 answers have no score" in capsys.readouterr().out
 
         process.terminate()
         process.wait(timeout=60)
-        assert generate_model_scores([entry(""), *ENTRIES[:3]], "model_response", **options) == [0]
+        assert generate_model_scores([entry(""), *ENTRIES[:3]], "model_response", **options) == [0, None, None]
         shown = capsys.readouterr().out
-        assert "No server is running" in shown and "Stopped at entry 3 of 4: the 1 finished scores" in shown
+        assert "No server is running" in shown and "Stopped at entry 3 of 4: the 3 finished scores" in shown
         assert len(json.loads(file.read_text())) == 2

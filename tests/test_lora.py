@@ -384,7 +384,7 @@ class TestFiles:
 
     def test_unreadable(self, tmp_path):
         path, model = tmp_path / "a.safetensors", lively_model(qkv_bias=True)
-        with pytest.raises(FileNotFoundError, match="is not there"):
+        with pytest.raises(FileNotFoundError, match="does not exist"):
             load_adapter(model, path)
         save_model(model, path)
         with pytest.raises(ValueError, match="not an adapter's file"):

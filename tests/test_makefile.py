@@ -238,7 +238,9 @@ class TestInstallation:
 class TestOtherTargets:
     def test_arguments_for_pytest(self, course):
         course.add_python("python3")
-        assert course.make("test", "ARGS=-x -k gpt").stdout.splitlines()[-1] == "python pytest -x -k gpt"
+        words = course.make("test", "ARGS=-x -k gpt").stdout.splitlines()[-1].split()
+        assert words[:2] == ["python", "pytest"] and words[-3:] == ["-x", "-k", "gpt"]
+        assert " ".join(words[2:-3]) == "-n auto --dist loadscope --no-loadscope-reorder"  # ARGS="-n 0" comes later and counts
 
     @pytest.mark.parametrize(("display", "flags"), [("", ["--no-browser"]), (":0", [])])
     def test_chat(self, course, display, flags):
@@ -259,4 +261,48 @@ class TestOtherTargets:
     def test_a_file_called_test_does_not_stop_make_test(self, course):
         course.add_python("python3")
         (course.folder / "test").write_text("")
-        assert course.make("test").stdout.splitlines()[-1] == "python pytest"
+        assert course.make("test").stdout.splitlines()[-1].startswith("python pytest ")
+
+
+class TestClean:
+    MADE = (
+        ".venv/bin/python",
+        ".pytest_cache/README.md",
+        "llm_course_helpers.egg-info/PKG-INFO",
+        "build/lib/helpers/gpt.py",
+        "build/bdist.linux-x86_64/wheel/a",
+        "__pycache__/setup_check.pyc",
+        "helpers/__pycache__/gpt.pyc",
+        "helpers/course/checks/__pycache__/ch01.pyc",
+        "tests/__pycache__/tiny.pyc",
+    )
+    KEPT = (
+        "helpers/gpt.py",
+        "tests/tiny.py",
+        "benchmarks/loader.py",
+        "my notes/day 1.md",
+        "my notes/__pycache__/mine.pyc",
+        "my",  # what "my notes/__pycache__" falls into at its space
+        "notes/__pycache__/mine.pyc",
+        "helpers/my own/idea.py",
+        "notebooks/my notes/.ipynb_checkpoints/day 1.ipynb",
+        "notebooks/.ipynb_checkpoints/ch02_text_data-checkpoint.ipynb",
+        "build/a model of mine.txt",
+        "runs.egg-info",
+    )
+
+    def test_nothing_of_the_learners_is_deleted(self, course):
+        (course.bin / "find").symlink_to(shutil.which("find"))
+        for name in self.MADE + self.KEPT:
+            (course.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (course.folder / name).write_text(name)
+        linked = course.folder.parent / "elsewhere" / "__pycache__"
+        linked.mkdir(parents=True)
+        (course.folder / "helpers" / "a link").symlink_to(linked.parent)
+        before = (course.folder / "Makefile").read_bytes()
+        for _ in range(2):  # the second time there is nothing left to delete
+            result = course.make("clean")
+            assert (result.returncode, result.stderr) == (0, "")
+        assert [name for name in self.KEPT if not (course.folder / name).is_file()] == []
+        assert [name for name in self.MADE if (course.folder / name).exists()] == []
+        assert linked.is_dir() and (course.folder / "Makefile").read_bytes() == before

@@ -12,15 +12,16 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
+from helpers.course.chapters import NOTEBOOKS, Notebook
 from helpers.course.checks import EXERCISES
 from tests.nbval_numbers import WIDGET
 from tests.notebooks import (
     BADGE,
     BOOTSTRAP,
-    PLANNED,
     ROOT,
     TAG,
-    Page,
+    TIME,
+    _minutes,
     all_notebooks,
     digest,
     links,
@@ -32,15 +33,15 @@ from tests.notebooks import (
     seal,
 )
 
-NOTEBOOKS = pytest.mark.parametrize("path", all_notebooks(), ids=lambda path: path.stem)
+EACH = pytest.mark.parametrize("path", all_notebooks(), ids=lambda path: path.stem)
 
 
-@NOTEBOOKS
+@EACH
 def test_notebook_is_in_order(path):
     assert lint(path) == []
 
 
-@NOTEBOOKS
+@EACH
 def test_any_edit_of_outputs_or_code_is_noticed(path):
     nb = nbformat.read(path, as_version=4)
     sealed = digest(nb)
@@ -63,17 +64,8 @@ def test_any_edit_of_outputs_or_code_is_noticed(path):
     assert digest(nb) == sealed
 
 
-def test_planned_notebooks_leave_the_list_once_they_exist():
-    assert PLANNED.isdisjoint(path.name for path in all_notebooks())
-
-
-def test_every_checker_belongs_to_a_notebook_that_exists():
-    stems = [path.stem for path in all_notebooks()]
-    for number in EXERCISES:
-        chapter = number.split(".")[0]
-        start = f"ch{int(chapter):02}_" if chapter.isdigit() else f"appendix_{chapter.lower()}_"
-        start = start if len(chapter) == 1 else f"{chapter}_"  # a bonus notebook: the first word of its name
-        assert any(f"{stem}_".startswith(start) for stem in stems), f"no notebook {start}... for exercise {number}"
+def test_every_checker_belongs_to_a_notebook():
+    assert {number.split(".")[0] for number in EXERCISES} <= {notebook.prefix for notebook in NOTEBOOKS}
 
 
 # ---- broken samples --------------------------------------------------------------------------------------------
@@ -97,7 +89,7 @@ def sample():
     cells = [
         new_markdown_cell(
             f"# Chapter 9: A sample\n\n{badge}\n\n**What you will be able to do.** Much.\n\n"
-            "**What you need first.** Little.\n\n**Time.** A minute."
+            "**What you need first.** Chapter 8.\n\n**Time.** About two and a half hours, and one more for exercises."
         ),
         code(BOOTSTRAP.format(repository=repository()), "bootstrap"),
         code("from helpers import checks", "setup"),
@@ -120,9 +112,17 @@ def sample():
     return nb
 
 
+def record(number, title, needs=()):
+    """The list's record of a chapter whose code takes a second."""
+    file = f"ch{int(number):02}_{title.split()[-1].lower()}.ipynb"
+    return Notebook(number, file, title, builds="", minutes=150, seconds=(1, 1), arithmetic=0.5, needs=needs)
+
+
 @pytest.fixture
 def course(tmp_path, monkeypatch):
     """A function that writes a notebook into a course of its own and lints it."""
+    records = record("8", "An earlier chapter"), record("9", "A sample", needs=("8",))
+    monkeypatch.setattr("tests.notebooks.NOTEBOOKS", records)
 
     def exercise_9_1(answer):
         return "right"
@@ -196,7 +196,11 @@ BROKEN = {
     "image tag in prose": (source(SECTION, "Text", '<img src="x.png"> Text'), "an image in markdown"),
     "no title": (source(TITLE, "# Chapter 9: A sample", "## Chapter 9: A sample"), "only H1"),
     "two titles": (source(END, "## Check", "# Check"), "only H1"),
-    "other chapter": (source(TITLE, "Chapter 9", "Chapter 8"), "must begin with `# Chapter 9: `"),
+    "other number": (source(TITLE, "Chapter 9", "Chapter 7"), "chapters.py it is 'Chapter 9: A sample'"),
+    "other title": (source(TITLE, "A sample", "The sample"), "the title is 'Chapter 9: The sample'"),
+    "other time": (source(TITLE, "two and a half hours", "45 minutes"), "**Time.** says 45 minutes, helpers/course"),
+    "no time": (source(TITLE, "two and a half hours, and one more", "long, longer"), "says no reading time"),
+    "need not named": (source(TITLE, "Chapter 8", "Chapter 80"), "**What you need first.** does not name chapter 8"),
     "other badge": (source(TITLE, "ch09_sample", "ch08_sample"), "the Colab badge"),
     "no lead-in": (source(TITLE, "**Time.**", "Time."), "**Time.**"),
     "lead-ins out of order": (source(TITLE, "**What you need first.**", "**Time.**"), "the opening must have"),
@@ -216,6 +220,7 @@ BROKEN = {
         "3 of 44 code cells are not compared",
     ),
     "unknown tag": (tag(PLAIN, "nbval-ignore"), "unknown tag 'nbval-ignore'"),
+    "half a name": (tag(PLAIN, "helpers:attention"), "unknown tag 'helpers:attention'"),
     "loose tolerance": (tag(PLAIN, "nbval-rtol=10"), "unknown tag 'nbval-rtol=10'"),
     "loose share": (tag(PLAIN, "nbval-share=0.6"), "unknown tag 'nbval-share=0.6'"),
     "nbval comment": (source(PLAIN, "print", "# NBVAL_IGNORE_OUTPUT\nprint"), "by a comment"),
@@ -246,6 +251,7 @@ def test_allowed_tags(course):
     tag(PLAIN, "nbval-skip", "reason:needs-a-gpu")(nb)
     tag(PLAIN + 1, "nbval-rtol=0.05", "nbval-atol=0.01", "nbval-share=0.25", "nbval-machine")(nb)
     tag(PLAIN + 1, "helpers:attention.CausalAttention")(nb)
+    tag(PLAIN + 3, "helpers:speed.kv_cache.KVCache")(nb)
     tag(PLAIN + 2, "raises-exception")(nb)
     nb.cells[PLAIN + 2].outputs = [new_output("error", ename="KeyError", evalue="x")]
     assert course(nb) == []
@@ -275,14 +281,38 @@ def test_prose_may_be_edited_without_executing(course):
     assert course(nb, sealed=False) == []
 
 
+def test_a_notebook_that_is_not_in_the_list_is_refused(course, monkeypatch):
+    monkeypatch.setattr("tests.notebooks.NOTEBOOKS", [record("8", "An earlier chapter")])
+    assert course(sample()) == [
+        "the notebook is not in the list of notebooks: add a record to helpers/course/chapters.py"
+    ]
+
+
+def test_a_notebook_named_by_a_link_counts_as_named(course):
+    nb = sample()
+    source(TITLE, "Chapter 8", "The [earlier one](ch08_chapter.ipynb)")(nb)
+    (course.path.parent / "ch08_chapter.ipynb").touch()
+    assert course(nb) == []
+
+
 @pytest.mark.parametrize(
-    ("stem", "number"),
-    [("ch09_sample", "9"), ("appendix_c_solutions", "C"), ("bpe_from_scratch", "bpe"), ("buffers", "buffers")],
+    ("text", "minutes"),
+    [
+        ("About 75 minutes to read, and half an hour more for the exercises.", 75),
+        ("Half an hour.", 30),
+        ("About an hour, or two hours.", 60),
+        ("About two hours of reading", 120),
+        ("about two and a half hours. The code alone: a minute", 150),
+        ("About two hours and a half of reading", 150),
+    ],
 )
-def test_exercises_are_numbered_by_chapter_or_first_word(tmp_path, stem, number):
-    nbformat.write(sample(), tmp_path / f"{stem}.ipynb")
-    assert Page(tmp_path / f"{stem}.ipynb", tmp_path).number == number
-    assert TAG.fullmatch(f"exercise:{number}.1") and not TAG.fullmatch(f"exercise:{number}x_.1")
+def test_reading_times_are_understood(text, minutes):
+    assert _minutes(TIME.search(text)) == minutes
+
+
+@pytest.mark.parametrize("prefix", [notebook.prefix for notebook in NOTEBOOKS])
+def test_exercises_are_numbered_by_their_notebook(prefix):
+    assert TAG.fullmatch(f"exercise:{prefix}.1") and not TAG.fullmatch(f"exercise:{prefix}x_.1")
 
 
 # ---- the tool ----------------------------------------------------------------------------------------------------
@@ -317,7 +347,7 @@ def test_refresh(course, monkeypatch):
     assert [cell.metadata for cell in nb.cells[:2]] == [{}, {"tags": ["nbval-machine"]}]
     first, widget, last = nb.cells[1].outputs
     assert first.text == "a\nb\n" and last.text == "c\n" and list(widget.data) == ["text/plain"]
-    assert nb.cells[2].outputs[0].text == "None 2 notebooks\n"
+    assert nb.cells[2].outputs[0].text == "None 1 notebooks\n"
     assert nb.cells[3].outputs[0].ename == "ZeroDivisionError"
     assert list(course.path.parent.iterdir()) == [course.path]
 

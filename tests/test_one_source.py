@@ -1,7 +1,8 @@
 """One source of truth: what a notebook builds and `helpers` ships is the same code.
 
-A cell tagged `helpers:MODULE.NAME` holds one class or function whose syntax tree equals that in helpers/MODULE.py;
-docstrings, comments and type hints may differ.
+A cell tagged `helpers:MODULE.NAME` holds one class or function whose syntax tree equals that in helpers/MODULE.py
+(`helpers:speed.kv_cache.KVCache` that in helpers/speed/kv_cache.py). Docstrings, comments and type hints may differ,
+and the checks of arguments that `@guard(...)` puts before a function in helpers.
 """
 
 import ast
@@ -11,21 +12,27 @@ import nbformat
 import pytest
 
 import helpers
+from helpers.course.chapters import NOTEBOOKS
 from tests.notebooks import ROOT, all_notebooks, code_cells, tags
 
-# The chapter that builds what a module ships.
-CHAPTERS = {"tokenizers": "ch02", "data": "ch02", "attention": "ch03", "gpt": "ch04", "generation": "ch04"}
-CHAPTERS |= {"classification": "ch06", "instructions": "ch07"}
-CHAPTERS |= {"training": "ch05", "bpe": "bpe_from_scratch", "toy": "appendix_a", "lora": "appendix_e"}
-CHAPTERS |= {"preferences": "dpo_preference_tuning"}
+# The number of the notebook that builds what a module ships.
+BUILDERS = {
+    "tokenizers": "2",
+    "data": "2",
+    "attention": "3",
+    "gpt": "4",
+    "generation": "4",
+    "training": "5",
+    "classification": "6",
+    "instructions": "7",
+    "toy": "A",
+    "lora": "E",
+    "bpe": "bonus-bpe",
+    "preferences": "bonus-dpo",
+}
 
 # Names that another notebook builds than the rest of their module.
-ELSEWHERE = {
-    "choose_next": "ch05",
-    "find_highest_gradient": "appendix_d",
-    "learning_rate_at": "appendix_d",
-    "train_model": "appendix_d",
-}
+ELSEWHERE = {"choose_next": "5", "find_highest_gradient": "D", "learning_rate_at": "D", "train_model": "D"}
 
 # What these modules ship, but no notebook needs to build in a cell of its own.
 EXEMPT = {
@@ -47,11 +54,13 @@ EXEMPT = {
     "calc_loss_per_token": "chapter 5's calc_loss_loader with another weighting; chapter 7 uses it",
     "save_responses": "entries to a JSON file; chapter 7 uses it",
     "training_steps": "the loop that chapter 5 writes in six lines, with what makes it resumable",
+    "evaluated_steps": "training_steps with the losses evaluated every few updates; chapter 5 introduces it",
+    "interruptible": "ends a training run at the stop button; chapter 5 introduces it",
 }
 
 
 class _Bare(ast.NodeTransformer):
-    """Takes docstrings and type hints out of a syntax tree."""
+    """Takes docstrings, type hints and `@guard(...)` out of a syntax tree."""
 
     def visit(self, node):
         node = self.generic_visit(node)
@@ -59,6 +68,7 @@ class _Bare(ast.NodeTransformer):
             if ast.get_docstring(node, clean=False) is not None:
                 node.body = node.body[1:]
             node.body = node.body or [ast.Pass()]
+            node.decorator_list = [decorator for decorator in node.decorator_list if not _is_guard(decorator)]
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             node.returns = None
         if isinstance(node, ast.arg):
@@ -68,8 +78,18 @@ class _Bare(ast.NodeTransformer):
         return node
 
 
+# Decorators that check or adapt arguments: `helpers` has them, the notebooks show the function without.
+GUARDS = {"guard", "expects_numbers", "printable", "takes_tokenizer"}
+
+
+def _is_guard(decorator: ast.expr) -> bool:
+    """Whether a decorator is one of GUARDS, called or not."""
+    name = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return isinstance(name, ast.Name) and name.id in GUARDS
+
+
 def bare(source: str) -> str:
-    """The code of one class or function, without docstrings, comments and type hints.
+    """The code of one class or function, without docstrings, comments, type hints and `@guard(...)`.
 
     Raises ValueError if the source holds anything else.
     """
@@ -80,11 +100,17 @@ def bare(source: str) -> str:
 
 
 def in_helpers(module: str, name: str) -> str:
-    """The source of a class or function of helpers, as written in its module."""
-    text = (ROOT / "helpers" / f"{module}.py").read_text(encoding="utf-8")
-    found = [node for node in ast.parse(text).body if getattr(node, "name", None) == name]
-    assert len(found) == 1, f"helpers/{module}.py has {len(found)} definitions of {name}"
+    """The source of a class or function of helpers, as written in its module (such as "gpt" or "speed.kv_cache")."""
+    found = [node for node in definitions(module) if node.name == name]
+    assert len(found) == 1, f"helpers.{module} has {len(found)} definitions of {name}"
     return ast.unparse(found[0])
+
+
+def definitions(module: str) -> list[ast.FunctionDef | ast.ClassDef]:
+    """The classes and functions that a module of helpers defines."""
+    path = ROOT.joinpath("helpers", *module.split(".")).with_suffix(".py")
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    return [node for node in body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
 
 
 def tagged_cells() -> list[tuple[Path, str, str, str]]:
@@ -93,7 +119,7 @@ def tagged_cells() -> list[tuple[Path, str, str, str]]:
     for path in all_notebooks():
         for cell in code_cells(nbformat.read(path, as_version=4)):
             for tag in [tag for tag in tags(cell) if tag.startswith("helpers:")]:
-                module, name = tag.removeprefix("helpers:").split(".")
+                module, _, name = tag.removeprefix("helpers:").rpartition(".")
                 cells.append((path, module, name, cell.source))
     return cells
 
@@ -101,20 +127,15 @@ def tagged_cells() -> list[tuple[Path, str, str, str]]:
 TAGGED = tagged_cells()
 
 
-def builder(module: str, name: str) -> str:
-    """How the name of the notebook begins that builds what `module` ships as `name`."""
-    return ELSEWHERE.get(name, CHAPTERS[module])
+def builder(module: str, name: str) -> Path:
+    """The notebook that builds what `module` ships as `name`."""
+    number = ELSEWHERE.get(name, BUILDERS[module])
+    return ROOT / "notebooks" / next(notebook.file for notebook in NOTEBOOKS if notebook.number == number)
 
 
 def shipped() -> list[tuple[str, str]]:
-    """(module, name) of all that `helpers` ships from the modules of CHAPTERS and whose notebook exists."""
-    stems = [path.stem for path in all_notebooks()]
-    names = []
-    for module in CHAPTERS:
-        body = ast.parse((ROOT / "helpers" / f"{module}.py").read_text(encoding="utf-8")).body
-        defined = [node.name for node in body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
-        names += [(module, name) for name in defined if name in helpers.__all__]
-    return [pair for pair in names if any(stem.startswith(builder(*pair)) for stem in stems)]
+    """(module, name) of all that `helpers` ships from the modules of BUILDERS."""
+    return [(module, node.name) for module in BUILDERS for node in definitions(module) if node.name in helpers.__all__]
 
 
 @pytest.mark.parametrize(
@@ -127,12 +148,11 @@ def test_notebook_and_helpers_agree(path, module, name, source):
 
 @pytest.mark.parametrize(("module", "name"), shipped())
 def test_what_helpers_ships_is_built_once(module, name):
-    places = [path.stem for path, *tagged, _ in TAGGED if tagged == [module, name]]
+    places = [path for path, *tagged, _ in TAGGED if tagged == [module, name]]
     if name in EXEMPT:
         assert len(places) <= 1, f"{name} is built in {places}"
     else:
-        assert len(places) == 1, f"{name} is built in {places or 'no notebook'}"
-        assert places[0].startswith(builder(module, name))
+        assert places == [builder(module, name)], f"{name} is built in {places or 'no notebook'}"
 
 
 def test_exemptions_are_shipped():
@@ -148,6 +168,10 @@ class Scale(nn.Module):
     limit: int = 3
     label: str
 
+    @guard(_check_weight)
+    def set(self, weight: float) -> None:
+        self.weight = weight
+
     @property
     def double(self) -> float:
         return 2.0 * self.factor
@@ -161,6 +185,9 @@ NOTEBOOK = """
 class Scale(nn.Module):
     limit = 3
 
+    def set(self, weight):
+        self.weight = weight
+
     @property
     def double(self):
         return 2.0 * self.factor
@@ -173,8 +200,17 @@ class Scale(nn.Module):
 """
 
 
-def test_docstrings_comments_and_hints_are_set_aside():
+def test_docstrings_comments_hints_and_guards_are_left_aside():
     assert bare(ORIGINAL) == bare(NOTEBOOK)
+    function = "def half(x):\n    return x / 2"
+    assert bare(f"@guard(_check_half)\n{function}") == bare(function)
+    assert bare(f"@guard(_check_half)\n@torch.no_grad()\n{function}") == bare(f"@torch.no_grad()\n{function}")
+
+
+@pytest.mark.parametrize("decorator", ["torch.no_grad()", "guarded(check)", "guards.guard", "functools.cache"])
+def test_any_other_decorator_counts(decorator):
+    function = "def half(x):\n    return x / 2"
+    assert bare(f"@{decorator}\n{function}") != bare(function)
 
 
 @pytest.mark.parametrize(
@@ -184,9 +220,10 @@ def test_docstrings_comments_and_hints_are_set_aside():
         ("times=2", "times=3"),
         ("times=2", "count=2"),
         ("limit = 3", "limit = 4"),
-        ("self.weight", "self.weights"),
+        ("self.weight)", "self.weights)"),
         ("out @", "out *"),
         ("    @property\n", ""),
+        ("        self.weight = weight\n", "        self.weight = 2 * weight\n"),
         ("nn.Module", "torch.nn.Module"),
         ("class Scale", "class Rescale"),
         ("        out = x * 1e-5\n", "        out = x * 1e-5\n        print(out)\n"),
@@ -205,6 +242,7 @@ def test_a_cell_holds_one_definition(source):
 
 
 def test_a_cell_against_helpers():
+    assert "class KVCache" in in_helpers("speed.kv_cache", "KVCache")
     source = in_helpers("gpt", "LayerNorm")
     assert bare(source) == bare(in_helpers("gpt", "LayerNorm"))
     assert bare(source.replace("1e-05", "1e-06")) != bare(source)

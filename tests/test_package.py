@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import functools
 import graphlib
 import importlib
 import pkgutil
@@ -28,20 +29,20 @@ REPOSITORY = Path(__file__).parent.parent
 PACKAGE = Path(helpers.__file__).parent
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 
-# What the syllabus names, chapter by chapter.
-SYLLABUS = {
-    2: ["SimpleTokenizerV1", "SimpleTokenizerV2", "GPTDatasetV1", "create_dataloader_v1"],
-    3: ["SelfAttention_v1", "SelfAttention_v2", "CausalAttention", "MultiHeadAttentionWrapper", "MultiHeadAttention"],
-    4: ["GPT_CONFIG_124M", "LayerNorm", "GELU", "FeedForward", "TransformerBlock", "GPTModel", "generate_text_simple"],
-    6: [
-        "create_balanced_dataset",
-        "random_split",
-        "SpamDataset",
-        "calc_accuracy_loader",
-        "train_classifier_simple",
-        "plot_values",
-        "classify_review",
-    ],
+# What the chapters teach under these names.
+TAUGHT = {
+    "2": "SimpleTokenizerV1 SimpleTokenizerV2 GPTDatasetV1 create_dataloader_v1",
+    "3": "SelfAttention_v1 SelfAttention_v2 CausalAttention MultiHeadAttentionWrapper MultiHeadAttention",
+    "4": "GPT_CONFIG_124M LayerNorm GELU FeedForward TransformerBlock GPTModel generate_text_simple",
+    "5": "text_to_token_ids token_ids_to_text calc_loss_batch calc_loss_loader train_model_simple evaluate_model "
+    "generate_and_print_sample plot_losses generate download_and_load_gpt2 load_weights_into_gpt",
+    "6": "create_balanced_dataset random_split SpamDataset calc_accuracy_loader train_classifier_simple plot_values "
+    "classify_review",
+    "7": "format_input InstructionDataset custom_collate_fn query_model generate_model_scores",
+    "A": "NeuralNetwork ToyDataset compute_accuracy",
+    "D": "find_highest_gradient train_model",
+    "E": "LoRALayer LinearWithLoRA replace_linear_with_lora",
+    "every chapter": "get_profile get_tokenizer load_text",
 }
 
 # Where a module comes from that is not named as its distribution, or that comes with another one.
@@ -52,11 +53,14 @@ def module_names():
     return ["helpers"] + [module.name for module in pkgutil.walk_packages(helpers.__path__, "helpers.")]
 
 
+@functools.cache
 def source_files():
     """The package's modules and their files, without importing any."""
+    found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
 
 
 def is_type_checking(node):
@@ -74,21 +78,22 @@ def import_nodes(body, inside_functions):
             yield from import_nodes(list(ast.iter_child_nodes(node)), inside_functions)
 
 
-def imported(name, path, inside_functions):
+@functools.cache
+def imported(name, inside_functions):
     """The full names of the modules that a module imports; a submodule named after "from" is meant itself."""
+    path, found = source_files()[name], set()
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    modules = {module for module, _ in source_files()}
     for node in import_nodes(ast.parse(path.read_text(encoding="utf-8")).body, inside_functions):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.name for alias in node.names}
             continue
         base = node.module or ""
         if node.level:
             above = package.split(".")[: len(package.split(".")) - node.level + 1]
             base = ".".join([*above, base]) if base else ".".join(above)
-        for alias in node.names:
-            submodule = f"{base}.{alias.name}"
-            yield submodule if submodule in modules else base
+        submodules = {f"{base}.{alias.name}" for alias in node.names}
+        found |= {submodule if submodule in source_files() else base for submodule in submodules}
+    return found
 
 
 class TestNames:
@@ -96,9 +101,13 @@ class TestNames:
     def test_every_public_name(self, name):
         assert getattr(importlib.import_module("helpers"), name) is not None
 
-    @pytest.mark.parametrize("chapter", SYLLABUS)
-    def test_the_syllabus(self, chapter):
-        assert set(SYLLABUS[chapter]) <= set(helpers.__all__)
+    @pytest.mark.parametrize("chapter", TAUGHT)
+    def test_what_the_chapters_teach(self, chapter):
+        assert set(TAUGHT[chapter].split()) <= set(helpers.__all__)
+
+    @pytest.mark.parametrize("name", ["checks", "plots", "widgets"])
+    def test_the_modules_that_every_notebook_imports(self, name):
+        assert getattr(helpers, name) is importlib.import_module(f"helpers.course.{name}")
 
     def test_no_name_twice(self):
         assert len(helpers.__all__) == len(set(helpers.__all__))
@@ -119,39 +128,59 @@ class TestNames:
                 assert thing.__doc__, name
 
 
-class TestImport:
-    def test_loads_nothing_heavy(self):
-        heavy = (
-            "matplotlib pandas ipywidgets IPython tiktoken pooch transformers sklearn huggingface_hub tqdm requests PIL"
-        )
-        # What torch itself loads in this environment is not ours to blame.
-        code = f"""
+FRESH = """
 import sys, torch
-before = set(sys.modules)
+before = set(sys.modules)  # what torch itself loads in this environment is not ours to blame
+torch.manual_seed(1)
+random_state = torch.get_rng_state()
 import helpers
-print(*sorted(name for name in {heavy.split()!r} if name in set(sys.modules) - before))
+print(*(name for name in HEAVY if name in set(sys.modules) - before))
+print(torch.equal(random_state, torch.get_rng_state()), torch.get_default_dtype())
+helpers.texts.kind_of(helpers.load_instructions("instructions")[0])
+print("helpers.make" in sys.modules)
 """
-        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-        assert (result.stdout.strip(), result.stderr) == ("", "")
+HEAVY = "matplotlib pandas ipywidgets IPython tiktoken pooch transformers sklearn huggingface_hub tqdm requests PIL"
+HEAVY += " rouge_score nltk helpers.judges"
 
-    def test_leaves_the_random_state_alone(self):
-        code = "import torch; torch.manual_seed(1); a = torch.get_rng_state(); import helpers; "
-        code += "print(torch.equal(a, torch.get_rng_state()), torch.get_default_dtype())"
-        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-        assert result.stdout.split() == ["True", "torch.float32"]
+
+@pytest.fixture(scope="module")
+def said():
+    """What a fresh Python prints, line by line."""
+    code = FRESH.replace("HEAVY", repr(HEAVY.split()))
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert result.stderr == ""
+    return result.stdout.split("\n")
+
+
+class TestImport:
+    def test_loads_nothing_heavy(self, said):
+        assert said[0] == ""
+
+    def test_leaves_the_random_state_alone(self, said):
+        assert said[1] == "True torch.float32"
+
+    def test_kinds_of_instructions_need_no_generator(self, said):
+        assert said[2] == "False"
 
     def test_no_cycles(self):
-        graph = {name: set() for name, _ in source_files()}
-        for name, path in source_files():
-            graph[name] = {other for other in imported(name, path, inside_functions=False) if other in graph} - {name}
+        graph = {name: imported(name, inside_functions=False) & set(source_files()) - {name} for name in source_files()}
         order = list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
         assert set(order) == set(graph)
         assert "helpers.attention" in graph["helpers.gpt"]  # the graph is not empty
 
+    def test_what_notebooks_build_needs_neither_furniture_nor_programs(self):
+        """The modules on the top floor, and those that make them faster, import nothing from the other rooms."""
+        lower = [name for name in source_files() if name.count(".") == 1 or name.startswith("helpers.speed.")]
+        assert {"helpers.attention", "helpers.speed.kv_cache"} <= set(lower)
+        for name in lower:
+            if name.split(".")[1] not in ("course", "apps", "make"):
+                for other in imported(name, inside_functions=True):
+                    assert not re.match(r"helpers\.(course|apps|make)\b", other), name
+
     def test_no_module_imports_a_notebook_or_a_test(self):
         found = 0
-        for name, path in source_files():
-            for other in imported(name, path, inside_functions=True):
+        for name in source_files():
+            for other in imported(name, inside_functions=True):
                 found += 1
                 assert not re.match(r"(notebooks|tests|import_ipynb|previous_chapters|ch\d+)\b", other), name
         assert found > 20
@@ -201,6 +230,11 @@ class TestDependencies:
         assert set(versions) == {canonicalize_name(requirement.name) for requirement in declared()}
         assert others == ["-e ."]
 
+    def test_the_lowest_versions_are_the_lower_bounds(self):
+        lines = (REPOSITORY / "tests" / "lowest.txt").read_text(encoding="utf-8").splitlines()
+        lines = [line for line in lines if line and not line.startswith("#")]
+        assert lines == [*(str(requirement).replace(">=", "==") for requirement in declared()), "-e ."]
+
     def test_torch(self):
         assert pins()[0]["torch"] == Version("2.13.0")
 
@@ -217,8 +251,8 @@ class TestDependencies:
     def test_what_helpers_imports_is_declared(self):
         needed = {canonicalize_name(r.name) for r in map(Requirement, pyproject()["dependencies"])}
         missing = {}
-        for name, path in source_files():
-            for other in imported(name, path, inside_functions=True):
+        for name in source_files():
+            for other in imported(name, inside_functions=True):
                 top = other.partition(".")[0]
                 if top == "helpers" or top in sys.stdlib_module_names:
                     continue

@@ -1,6 +1,7 @@
-"""Figures: what is shown has a text alternative, a picture, and is closed; heatmaps carry their numbers."""
+"""Figures: what is shown has an alternative text, a picture, and is closed; parts to draw with; one palette."""
 
 import io
+import re
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -11,6 +12,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from helpers import plots
+from tests.notebooks import ROOT
 
 mpl.use("Agg")  # not through the environment, which the kernels of notebooks would inherit
 ALT = "A line that rises from zero to one."
@@ -89,6 +91,17 @@ class TestSubplots:
         assert not ax.axison
 
 
+def luminance(color):
+    channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
+    return 0.2126 * channels[0] + 0.7152 * channels[1] + 0.0722 * channels[2]
+
+
+def contrast(one, other):
+    """The contrast of two colours as WCAG computes it, from 1 to 21."""
+    bright, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (bright + 0.05) / (dark + 0.05)
+
+
 def numbers_on(ax):
     """The text in each square, as {(row, column): text}."""
     return {(round(text.get_position()[1]), round(text.get_position()[0])): text for text in ax.texts}
@@ -128,20 +141,14 @@ class TestHeatmap:
 
     @pytest.mark.parametrize("cmap", ["Blues", "viridis", "RdBu", "Oranges"])
     def test_numbers_can_be_read(self, cmap):
-        """The text's contrast with its square is at least 3.5 to 1 (WCAG's way to compute it)."""
-
-        def luminance(color):
-            channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
-            return 0.2126 * channels[0] + 0.7152 * channels[1] + 0.0722 * channels[2]
-
+        """The text's contrast with its square is at least 3.5 to 1."""
         _, ax = plots.subplots()
         values = np.linspace(-1, 1, 40)[None]
         plots.heatmap(ax, values, cmap=cmap)
         image = ax.images[0]
         for (_, col), text in numbers_on(ax).items():
-            background = luminance(image.cmap(image.norm(values[0, col]))[:3])
-            bright, dark = sorted((luminance(text.get_color()), background), reverse=True)
-            assert (bright + 0.05) / (dark + 0.05) >= 3.5, f"value {values[0, col]:.2f}"
+            square = image.cmap(image.norm(values[0, col]))[:3]
+            assert contrast(text.get_color(), square) >= 3.5, f"value {values[0, col]:.2f}"
 
 
 class TestDrawing:
@@ -156,6 +163,76 @@ class TestDrawing:
         assert text.get_ha() == text.get_va() == "center"
         plots.png(fig)
 
-    def test_palette(self):
-        colors = [plots.BLUE, plots.ORANGE, plots.GREEN, plots.PINK, plots.SKY, plots.RED, plots.YELLOW, plots.GREY]
-        assert len({to_rgb(color) for color in colors}) == 8
+    def test_write(self):
+        _, ax = plots.canvas(4, 2)
+        plots.write(ax, 1, 1.5, "in the middle")
+        plots.write(ax, 1, 1, "below", va="top", fontsize=7)
+        assert [(text.get_ha(), text.get_va()) for text in ax.texts] == [("center", "center"), ("center", "top")]
+        assert ax.texts[0].get_position() == (1, 1.5)
+        assert ax.texts[1].get_fontsize() == 7
+
+    def test_a_second_scale(self):
+        """A value on the curve has the same place on both scales."""
+        fig = plots.plot_losses([0, 1, 2], [0, 500, 1000], [3, 2, 1], [3, 2.5, 2])
+        below, above = fig.axes
+        assert above.get_xlabel() == "tokens seen"
+        assert above.lines[0].get_alpha() == 0  # it only sets the limits
+        fig.canvas.draw()
+        places = [ax.transData.transform((x, 2))[0] for ax, x in ((below, 1), (above, 500))]
+        assert places[0] == pytest.approx(places[1], abs=0.01)
+
+
+class TestText:
+    @pytest.mark.parametrize(
+        ("value", "digits", "text"),
+        [
+            (-1.234, 2, "−1.23"),
+            (-0.001, 2, "0.00"),
+            (-0.0, 1, "0.0"),
+            (5, 0, "5"),
+            (0.06, 1, "0.1"),
+            (-10.04, 1, "−10.0"),
+        ],
+    )
+    def test_decimals(self, value, digits, text):
+        assert plots.decimals(value, digits) == text
+
+    @pytest.mark.parametrize(
+        ("piece", "text"),
+        [
+            (" ladder", "·ladder"),
+            ("a\nb", "a↵b"),
+            (" é".encode(), "·é"),
+            ("é".encode()[:1], "<C3>"),
+            (b"x " + "é".encode()[1:], "x·<A9>"),
+        ],
+    )
+    def test_visible(self, piece, text):
+        assert plots.visible(piece) == text
+
+
+class TestPalette:
+    LINES = ("BLUE", "ORANGE", "GREEN", "PINK", "SKY", "VERMILION", "YELLOW", "GREY")
+
+    def test_all_are_different(self):
+        names = [name for name, value in vars(plots).items() if isinstance(value, str) and value.startswith("#")]
+        assert set(self.LINES) < set(names)
+        assert len({to_rgb(getattr(plots, name)) for name in names}) == len(names)
+
+    def test_text_can_be_read(self):
+        """WCAG asks for a contrast of 7 for text on a ground, and of 4.5 at least."""
+        pale = [value for name, value in vars(plots).items() if name.startswith("PALE_")]
+        assert set(plots.TINTS) < set(pale)
+        for ground in (*pale, plots.PAPER, plots.SHADE, plots.BACKDROP):
+            assert contrast(plots.INK, ground) >= 7
+        for color in (plots.DARK_ORANGE, plots.DARK_VERMILION):
+            assert contrast(color, plots.PAPER) >= 4.5
+
+    def test_figures_have_no_colours_of_their_own(self):
+        folder = ROOT / "helpers/course/figures"
+        found = [
+            f"{path.name}: {code}"
+            for path in sorted(folder.glob("*.py"))
+            for code in re.findall(r"[\"']#[0-9A-Fa-f]{6}\b", path.read_text(encoding="utf-8"))
+        ]
+        assert found == []

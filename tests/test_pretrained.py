@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,9 +24,11 @@ from helpers import (
     load_gpt2,
     load_pretrained,
     load_weights_into_gpt,
+    merge_lora,
+    replace_linear_with_lora,
     save_gpt2,
 )
-from helpers.pretrained import REPOSITORIES, fetch_gpt2, find_gpt2, read_gpt2
+from helpers.pretrained import REPOSITORIES, fetch_gpt2, find_gpt2, read_gpt2, save_course_model
 from helpers.settings import PROFILES
 from tests.tiny import CPU, TINY, lively_model, tiny_model, windows
 
@@ -32,9 +36,13 @@ REPOSITORY = Path(__file__).parent.parent
 BIASED = {**TINY, "qkv_bias": True}
 
 
-@pytest.fixture(autouse=True)
-def no_data_folder(monkeypatch):
+@pytest.fixture(name="places", autouse=True)
+def empty_places(tmp_path, monkeypatch):
+    """The folders in which GPT-2 is looked for, all of them empty."""
     monkeypatch.delenv("COURSE_DATA_DIR", raising=False)
+    monkeypatch.setenv("COURSE_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path
 
 
 def hf_model(seed=0, **sizes):
@@ -252,9 +260,8 @@ class TestExport:
     def test_transformers_reads_it(self, tmp_path, qkv_bias):
         from transformers import AutoModelForCausalLM
 
-        cfg = {**TINY, "qkv_bias": qkv_bias}
         model = lively_model(4, tied=True, qkv_bias=qkv_bias)
-        save_gpt2(model, cfg, tmp_path / "out")
+        save_gpt2(model, tmp_path / "out")
         theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
         assert type(theirs).__name__ == "GPT2LMHeadModel"
         ids = windows(3, 16)[0]
@@ -263,23 +270,51 @@ class TestExport:
 
     def test_there_and_back(self, tmp_path):
         model = lively_model(4, tied=True, qkv_bias=True)
-        save_gpt2(model, BIASED, tmp_path)
+        save_gpt2(model, tmp_path)
         other, cfg = read_gpt2(tmp_path)
         assert cfg == BIASED
         ours, theirs = model.state_dict(), other.state_dict()
         assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
 
+    def test_a_compiled_model(self, tmp_path):
+        model = lively_model(4, tied=True, qkv_bias=True)
+        save_gpt2(torch.compile(model, backend="eager"), tmp_path)
+        rewrite(tmp_path, lambda weights: {f"_orig_mod.transformer.{name}": w for name, w in weights.items()})
+        ours, theirs = model.state_dict(), read_gpt2(tmp_path)[0].state_dict()
+        assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+    @pytest.mark.parametrize("targets", ["att", "ff", "out_head"])
+    def test_layers_that_the_format_does_not_have(self, tmp_path, targets):
+        model = lively_model(4, tied=True, qkv_bias=True)
+        replace_linear_with_lora(model, 2, 4, targets)
+        for save in (save_gpt2, save_course_model):
+            with pytest.raises(ValueError, match=r"model is not a GPTModel of plain layers .*; merge LoRA"):
+                save(model, tmp_path / "out")
+        merge_lora(model)
+        model.out_head.weight = model.tok_emb.weight
+        save_gpt2(model, tmp_path / "out")
+        with pytest.raises(ValueError, match=r"not a GPTModel of plain layers \(see its bias\)"):
+            save_gpt2(torch.nn.Linear(2, 2), tmp_path / "out")
+
     def test_an_output_layer_of_its_own_is_refused(self, tmp_path):
         with pytest.raises(ValueError, match="model has an output layer of its own"):
-            save_gpt2(lively_model(4, qkv_bias=True), BIASED, tmp_path / "out")
+            save_gpt2(lively_model(4, qkv_bias=True), tmp_path / "out")
         assert not (tmp_path / "out").exists()
+
+
+def hub_folder(hub, repository):
+    """The folder of a downloaded repository in huggingface_hub's cache."""
+    repo = hub / f"models--{repository.replace('/', '--')}"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text("0123abc")
+    return repo / "snapshots" / "0123abc"
 
 
 class TestFinding:
     @pytest.mark.parametrize("name", ["124M", "gpt2-124M", "gpt2"])
     def test_names_of_folders(self, tmp_path, monkeypatch, name):
         folder = tmp_path / "data" / name
-        save_gpt2(lively_model(tied=True), TINY, folder)
+        save_gpt2(lively_model(tied=True), folder)
         assert find_gpt2("124M", tmp_path / "data") == folder
         assert find_gpt2("355M", tmp_path / "data") is None
         assert find_gpt2("124M", tmp_path) is None
@@ -287,10 +322,63 @@ class TestFinding:
         assert fetch_gpt2("124M", tmp_path / "elsewhere") == folder
         assert not (tmp_path / "elsewhere").exists()
 
-    def test_half_a_folder_is_not_found(self, tmp_path):
-        save_gpt2(lively_model(tied=True), TINY, tmp_path / "124M")
-        (tmp_path / "124M" / "config.json").unlink()
+    def test_every_place_in_its_turn(self, places, monkeypatch):
+        monkeypatch.setenv("COURSE_DATA_DIR", str(places / "data"))
+        (places / "data").mkdir()
+        folders = [
+            hub_folder(places / "hub", "gpt2-medium"),
+            hub_folder(places / "hub", "openai-community/gpt2-medium"),
+            places / "cache" / "gpt2" / "355M",
+            places / "cache" / "355M",
+            places / "data" / "gpt2" / "355M",
+            places / "data" / "gpt2-medium",
+        ]
+        assert find_gpt2("355M") is None
+        for number, folder in enumerate(folders):
+            save_gpt2(lively_model(number, tied=True), folder)
+            assert find_gpt2("355M") == fetch_gpt2("355M") == folder
+            assert torch.equal(load_gpt2("355M")[0].tok_emb.weight, lively_model(number).tok_emb.weight)
+        save_gpt2(lively_model(tied=True), places / "mine" / "355M")
+        assert find_gpt2("355M", places / "mine") == places / "mine" / "355M"
+        assert find_gpt2("355M", places / "no folder") == folders[-1]
+
+    def test_home_folder(self, places, monkeypatch):
+        for variable in ("HOME", "USERPROFILE"):
+            monkeypatch.setenv(variable, str(places))
+        folder = places / "course data" / "gpt2"
+        save_gpt2(lively_model(tied=True), "~/course data/gpt2")
+        assert find_gpt2("124M", "~/course data") == folder
+        assert torch.equal(read_gpt2("~/course data/gpt2")[0].tok_emb.weight, lively_model().tok_emb.weight)
+        for variable in ("COURSE_DATA_DIR", "COURSE_CACHE_DIR"):
+            assert find_gpt2("124M") is None
+            monkeypatch.setenv(variable, "~/course data")
+            assert find_gpt2("124M") == folder
+            monkeypatch.delenv(variable)
+
+    def test_a_data_folder_that_does_not_exist(self, monkeypatch):
+        monkeypatch.setenv("COURSE_DATA_DIR", "no/such/folder")
+        with pytest.raises(ValueError, match="COURSE_DATA_DIR='no/such/folder' is not a folder"):
+            find_gpt2("124M")
+
+    @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+    def test_half_a_folder_is_not_found(self, tmp_path, name):
+        hub = hub_folder(tmp_path / "hub", REPOSITORIES["124M"])
+        for folder in (tmp_path / "124M", hub):
+            save_gpt2(lively_model(tied=True), folder)
+            (folder / name).unlink()
         assert find_gpt2("124M", tmp_path) is None
+
+    def test_the_hubs_own_variables(self, tmp_path):
+        """As huggingface_hub reads them when it is imported: HF_HOME, and what other programs left there."""
+        folder = hub_folder(tmp_path / "home" / "hub", "openai-community/gpt2")
+        save_gpt2(lively_model(tied=True), folder)
+        environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+        environment.pop("HF_HUB_CACHE", None)
+        script = "from helpers.pretrained import find_gpt2; print(find_gpt2('124M'), find_gpt2('774M'))"
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=REPOSITORY, env=environment, capture_output=True, text=True
+        )
+        assert (done.stdout.strip(), done.stderr) == (f"{folder} None", "")
 
     def test_sizes(self, tmp_path):
         assert list(REPOSITORIES) == ["124M", "355M", "774M", "1558M"]
@@ -311,9 +399,12 @@ class TestFinding:
         with pytest.raises(ConnectionError) as caught:
             load("355M", tmp_path)
         message = str(caught.value)
-        assert message.startswith("GPT-2 355M could not be downloaded: put config.json and model.safetensors of")
+        assert message.startswith("GPT-2 355M cannot be downloaded: put config.json and model.safetensors of")
         assert "openai-community/gpt2-medium" in message and str(tmp_path / "355M") in message
         assert "Max retries exceeded" in message and "\n" not in message
+        kept = tmp_path / "cache" / "gpt2" / "355M"
+        with pytest.raises(ConnectionError, match=re.escape(f"into {kept} and try again")):
+            load("355M")
 
     def test_really_offline(self, tmp_path):
         """With huggingface_hub's own switch, which is read when it is imported."""
@@ -327,24 +418,29 @@ class TestFinding:
             text=True,
         )
         assert done.returncode == 1
-        assert done.stderr.splitlines()[-1].startswith("ConnectionError: GPT-2 124M could not be downloaded"), (
-            done.stderr
-        )
+        assert done.stderr.splitlines()[-1].startswith("ConnectionError: GPT-2 124M cannot be downloaded"), done.stderr
         assert find_gpt2("124M", tmp_path / "models") is None  # what is left does not read as "already there"
 
-    def test_a_download_is_found_the_next_time(self, tmp_path, monkeypatch):
+    def test_a_download_is_made_once(self, places, monkeypatch):
+        """Into the course's cache folder, whatever the working directory or `models_dir` is; then everyone finds it."""
         import huggingface_hub
 
         calls = []
 
         def download(repository, allow_patterns, local_dir):
             calls.append(repository)
-            save_gpt2(lively_model(tied=True), TINY, local_dir)
+            save_gpt2(lively_model(tied=True), local_dir)
 
         monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-        for _ in range(2):
-            load_gpt2("1558M", tmp_path)
+        monkeypatch.chdir(places)
+        assert fetch_gpt2("1558M", "models") == find_gpt2("1558M") == places / "cache" / "gpt2" / "1558M"
+        for load in (load_gpt2, download_and_load_gpt2, partial(load_pretrained, PROFILES["book"])):
+            load("1558M")
+        (places / "elsewhere").mkdir()
+        monkeypatch.chdir("elsewhere")
+        load_gpt2("1558M", "gpt2")
         assert calls == ["openai-community/gpt2-xl"]
+        assert sorted(os.listdir(places)) == ["cache", "elsewhere"] and os.listdir() == []
 
 
 def cut(folder, size):
@@ -368,6 +464,9 @@ DAMAGE = {
     "config of another kind": lambda folder: (folder / "config.json").write_text('{"hidden_size": 24}'),
     "config is a list": lambda folder: (folder / "config.json").write_text("[1]"),
     "foreign weights": lambda folder: rewrite(folder, lambda weights: {"encoder.layer.0.weight": torch.ones(2, 2)}),
+    "a block is missing": lambda folder: (folder / "config.json").write_text(
+        (folder / "config.json").read_text().replace('"n_layer": 2', '"n_layer": 3')
+    ),
     "one is missing": lambda folder: rewrite(folder, without("transformer.h.1.ln_2.bias")),
     "embedding missing": lambda folder: rewrite(folder, without("transformer.wpe.weight")),
     "unknown layer": lambda folder: rewrite(
@@ -405,6 +504,63 @@ class TestDamage:
             model = tiny_model(qkv_bias=True)
             load_weights_into_gpt(model, download_and_load_gpt2("124M", folder.parent)[1])
         assert "\n" not in str(caught.value)
+
+
+def in_shards(folder):
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    names = load_file(folder / "model-00001-of-00001.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, "model-00001-of-00001.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def pickled(folder):
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def pointer(folder):
+    text = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 548105171\n"
+    (folder / "model.safetensors").write_text(text)
+
+
+class TestOtherForms:
+    """Folders as people have them. The sentence says which form it is and what to do."""
+
+    @pytest.mark.parametrize(
+        ("change", "names", "remedy"),
+        [
+            (in_shards, "in shards (model.safetensors.index.json)", "max_shard_size='50GB')"),
+            (pickled, "in pytorch_model.bin, not in model.safetensors", "save_pretrained(folder)"),
+            (pointer, "model.safetensors is a Git LFS pointer, not the weights", "git lfs pull"),
+        ],
+    )
+    def test_the_sentence(self, folder, monkeypatch, change, names, remedy):
+        monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **options: pytest.fail("downloads"))
+        change(folder)
+        assert find_gpt2("124M", folder.parent) is None
+        loads = [lambda: read_gpt2(folder)]
+        loads += [partial(load, "124M", folder.parent) for load in (fetch_gpt2, load_gpt2, download_and_load_gpt2)]
+        for load in loads:
+            with pytest.raises(ValueError) as caught:
+                load()
+            message = str(caught.value)
+            assert message.startswith(f"{folder} cannot be read as GPT-2's weights: ")
+            assert names in message and remedy in message
+            assert message.count("cannot be read") == 1 and "\n" not in message
+
+    @pytest.mark.parametrize("change", [in_shards, pickled])
+    def test_the_remedy(self, folder, change):
+        from transformers import GPT2LMHeadModel
+
+        expected = logits_of(hf_model(), windows(2)[0])
+        change(folder)
+        GPT2LMHeadModel.from_pretrained(folder).save_pretrained(folder, max_shard_size="50GB")
+        assert_close(logits_of(read_gpt2(folder)[0], windows(2)[0]), expected, rtol=0, atol=1e-4)
+
+    def test_a_complete_folder_elsewhere_is_used(self, folder, places):
+        pointer(folder)
+        save_gpt2(lively_model(tied=True), places / "cache" / "gpt2" / "124M")
+        assert fetch_gpt2("124M", folder.parent) == places / "cache" / "gpt2" / "124M"
 
 
 SHAPE_124M = {"vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12}
@@ -447,7 +603,7 @@ class TestSize124M:
         assert {**cfg, "drop_rate": 0.1} == gpt_config("124M", qkv_bias=True)
         assert sum(parameter.numel() for parameter in model.parameters()) == 124_439_808
         assert_close(logits_of(model, ids), expected, rtol=0, atol=1e-4)
-        save_gpt2(model, cfg, tmp_path / "out")
+        save_gpt2(model, tmp_path / "out")
         del model
         theirs = GPT2LMHeadModel.from_pretrained(tmp_path / "out").eval()
         assert_close(logits_of(theirs, ids), expected, rtol=0, atol=1e-4)

@@ -2,6 +2,10 @@
 
 import copy
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -176,3 +180,52 @@ class TestPacked:
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
         model = pack_weights(lively_model(2))
         assert type(model.out_head) is torch.nn.Linear and not model.training
+
+
+WITHOUT_OPERATORS = """
+import importlib, pkgutil
+import torch
+
+look_up = torch._ops._OpNamespace.__getattr__
+
+def missing(self, name):
+    if self.name in ("quantized", "mkldnn"):
+        raise AttributeError(f"torch.ops.{self.name} has no {name}")
+    return look_up(self, name)
+
+torch._ops._OpNamespace.__getattr__ = missing
+for name in ("quantized", "mkldnn"):
+    vars(torch.ops).pop(name, None)  # what torch has looked up already
+
+import helpers
+for module in pkgutil.walk_packages(helpers.__path__, "helpers."):
+    importlib.import_module(module.name)
+from tests.tiny import lively_model, windows
+
+model, ids = lively_model(2), windows(3, 4)[0]
+expected = helpers.generate(model, ids, 8, 16)
+assert type(helpers.pack_weights(model).out_head) is torch.nn.Linear
+assert torch.equal(helpers.generate(model, ids, 8, 16), expected)
+try:
+    helpers.quantize_int8(model)
+except NotImplementedError as error:
+    print(error)
+assert type(model.out_head) is torch.nn.Linear
+helpers.to_bfloat16(model)
+"""
+
+
+def test_where_pytorch_lacks_its_private_operators():
+    """Everything imports and works, packing leaves the layers as they are, and 8 bits are refused in a sentence."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_OPERATORS],
+        cwd=Path(__file__).parent.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(
+        "weights in 8 bits need torch.ops.quantized.embedding_bag_byte_prepack, which PyTorch"
+    )

@@ -20,7 +20,7 @@ import torch
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from tests.notebooks import all_notebooks
+from helpers.course.chapters import NOTEBOOKS
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "setup_check.py"
@@ -177,7 +177,7 @@ def test_python_versions(version, status, words):
 
 def test_on_an_old_python_it_says_one_thing_only():
     report = check.collect("quick", version_info=(3, 9, 18))
-    assert report["exit_status"] == 1 and report["packages"] == report["devices"] == []
+    assert report["exit_status"] == 1 and report["packages"] == report["devices"] == report["times"]["notebooks"] == []
     assert report["summary"].startswith("Not ready: Python 3.9.18 is too old, the course needs 3.10 to 3.13. First: ")
 
 
@@ -282,22 +282,24 @@ def fake_torch(cards: int = 0, mps: bool = False) -> SimpleNamespace:
             is_available=lambda: cards > 0,
             device_count=lambda: cards,
             get_device_properties=lambda index: card,
-            get_device_capability=lambda index: (7, 5) if index == 0 else (9, 0),
+            get_device_capability=lambda device: (7, 5) if device == "cuda:0" else (9, 0),
         ),
         backends=SimpleNamespace(mps=SimpleNamespace(is_built=lambda: mps, is_available=lambda: mps)),
         cpu=SimpleNamespace(get_capabilities=lambda: {"avx512_bf16": True, "amx_bf16": False, "avx2": True}),
         get_num_threads=lambda: 4,
+        device=torch.device,
     )
 
 
-def test_every_device_is_listed_with_what_it_has(right_numbers):
+def test_every_device_is_listed_with_what_it_has(right_numbers, monkeypatch):
     runner = faked(right_numbers, lambda numbers: numbers)
+    monkeypatch.setattr("helpers.settings.torch", fake_torch(cards=2))
     rows = {line["name"]: line for line in check.check_devices(fake_torch(cards=2, mps=True), runner)}
     assert list(rows) == ["torch", "cpu", "cuda:0", "cuda:1", "mps"]
     assert rows["torch"]["build"] == "CUDA 13.0" and rows["torch"]["mps_available"] is True
-    assert rows["cpu"]["bf16"] == ["avx512_bf16"] and rows["cpu"]["threads"] == 4
+    assert rows["cpu"]["bf16"] is True and rows["cpu"]["threads"] == 4 and "bfloat16 native" in rows["cpu"]["text"]
     assert (rows["cuda:0"]["memory_gib"], rows["cuda:0"]["bf16"], rows["cuda:1"]["bf16"]) == (8.0, False, True)
-    assert "Card 9000" in rows["cuda:0"]["text"]
+    assert "Card 9000, 8.0 GiB, bfloat16 slow (not native)" in rows["cuda:0"]["text"]
     assert {line["status"] for line in rows.values()} == {"ok"}
 
 
@@ -311,6 +313,7 @@ def test_every_device_is_listed_with_what_it_has(right_numbers):
     ],
 )
 def test_a_faulty_device_matters_when_the_notebooks_would_use_it(right_numbers, monkeypatch, course_device, cuda, mps):
+    monkeypatch.setattr("helpers.settings.torch", fake_torch(cards=1))
     if course_device:
         monkeypatch.setenv("COURSE_DEVICE", course_device)
     spoil = one_wrong("logits", lambda x: x + 10)
@@ -322,7 +325,7 @@ def test_a_faulty_device_matters_when_the_notebooks_would_use_it(right_numbers, 
     assert (rows["cpu"]["status"], rows["cuda:0"]["status"], rows["mps"]["status"]) == ("ok", cuda, mps)
 
 
-def test_no_gpu_is_a_note_and_a_wished_for_one_a_problem(right_numbers, monkeypatch):
+def test_no_gpu_is_a_note_and_one_that_is_asked_for_a_problem(right_numbers, monkeypatch):
     runner = faked(right_numbers, lambda numbers: numbers)
     rows = {line["name"]: line for line in check.check_devices(fake_torch(), runner)}
     assert rows["GPU"]["status"] == "warning" and rows["torch"]["build"] == "CPU"
@@ -331,19 +334,12 @@ def test_no_gpu_is_a_note_and_a_wished_for_one_a_problem(right_numbers, monkeypa
     assert rows["COURSE_DEVICE"]["status"] == "problem"
 
 
-@pytest.mark.parametrize(
-    ("probes", "cpuinfo", "expected"),
-    [
-        ({}, "flags : fpu avx512_bf16 amx_bf16 amx_tile\n", ["amx_bf16", "avx512_bf16"]),
-        ({}, "Features : fp asimd svebf16 i8mm bf16 dgh\n", ["bf16", "svebf16"]),
-        ({}, "flags : fpu avx2\n", []),
-        ({"_is_avx512_bf16_supported": lambda: True, "_is_amx_tile_supported": lambda: False}, "", ["avx512_bf16"]),
-    ],
-)
-def test_bfloat16_on_an_older_torch(tmp_path, probes, cpuinfo, expected):
-    (tmp_path / "cpuinfo").write_text(cpuinfo)
-    assert check.native_bf16(SimpleNamespace(cpu=SimpleNamespace(**probes)), tmp_path / "cpuinfo") == expected
-    assert check.native_bf16(SimpleNamespace(cpu=SimpleNamespace()), tmp_path / "nowhere") == []
+def test_bfloat16_is_unknown_without_helpers(right_numbers, monkeypatch):
+    monkeypatch.setitem(sys.modules, "helpers.settings", None)
+    runner = faked(right_numbers, lambda numbers: numbers)
+    rows = {line["name"]: line for line in check.check_devices(fake_torch(), runner)}
+    assert rows["cpu"]["bf16"] is None and "bfloat16 unknown without helpers" in rows["cpu"]["text"]
+    assert rows["cpu"]["status"] == "ok"
 
 
 # Jupyter
@@ -406,32 +402,34 @@ def test_a_damaged_file_of_the_course_is_fetched_with_git(tmp_path, monkeypatch)
     assert check.check_bpe(tmp_path)["fix"].startswith("git checkout")
 
 
-def test_weights_count_only_when_the_file_is_there(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
-    (tmp_path / "hub" / "models--gpt2-medium" / "snapshots" / "abc").mkdir(parents=True)  # a download that broke off
-    snapshot = tmp_path / "hub" / "models--openai-community--gpt2" / "snapshots" / "abc"
-    snapshot.mkdir(parents=True)
-    (snapshot / "model.safetensors").symlink_to(tmp_path / "blob")
-    assert check.check_weights()["sizes"] == []
-    (tmp_path / "blob").write_bytes(b"weights")
-    assert check.check_weights()["sizes"] == ["124M"]
-
-
-def test_texts_are_looked_for_and_never_fetched(tmp_path, monkeypatch):
-    from helpers import texts
+def test_data_is_looked_for_and_never_fetched(tmp_path, monkeypatch):
+    from helpers import pretrained, texts
 
     def no_download(*_):
         raise AssertionError("a download was tried")
 
     monkeypatch.setattr(texts, "fetch", no_download)
+    monkeypatch.setattr(pretrained, "fetch_gpt2", no_download)
+    monkeypatch.setattr(pretrained, "find_gpt2", lambda size: tmp_path / "models" if size == "124M" else None)
     monkeypatch.setenv("COURSE_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(texts, "EMBEDDED_TEXTS", {"here": SCRIPT, "gone": tmp_path / "gone.txt"})
     rows = {line["name"]: line for line in check.check_data("quick")}
     assert (rows["here"]["status"], rows["gone"]["status"]) == ("ok", "problem")
-    assert rows["the-verdict"]["here"] is False and rows["the-verdict"]["status"] == "ok"
+    assert {"messages", "instructions", "course model"} <= set(rows)
+    downloads = {name for notebook in NOTEBOOKS for name in notebook.downloads}
+    assert downloads <= set(rows) and {rows[name]["status"] for name in downloads} == {"ok"}
+    assert {name for name in downloads if rows[name]["here"]} == {"gpt2-124M"}
+    assert rows["gpt2-124M"]["text"] == f"in {tmp_path / 'models'} (notebooks 5, 6, C, E)"
+    expected = f"not on this machine; the book profile downloads it to {tmp_path} (notebooks 7, bonus-dpo)"
+    assert rows["instruction-data"]["text"] == expected
+
+
+def test_a_wrong_data_folder_matters_in_the_book_profile(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_DATA_DIR", str(tmp_path / "nowhere"))
     quick, book = ({line["name"]: line for line in check.check_data(name)} for name in ("quick", "book"))
-    assert (quick["the-verdict"]["status"], book["the-verdict"]["status"]) == ("warning", "problem")
+    for name in ("the-verdict", "gpt2-124M"):
+        assert (quick[name]["status"], book[name]["status"]) == ("warning", "problem")
+        assert "nowhere" in book[name]["text"]
     monkeypatch.setenv("COURSE_PROFILE", "bok")
     assert {line["name"]: line for line in check.check_data("quick")}["COURSE_PROFILE"]["status"] == "problem"
 
@@ -439,23 +437,47 @@ def test_texts_are_looked_for_and_never_fetched(tmp_path, monkeypatch):
 # Time
 
 
-def test_estimates_follow_the_measured_speed(tmp_path, monkeypatch):
-    (tmp_path / "bonus").mkdir()
-    for name in ("ch04_gpt.ipynb", "ch05_new.ipynb", "bonus/cache.ipynb"):
-        (tmp_path / name).write_text("{}")
-    monkeypatch.setattr(check, "SECONDS", {"ch04": (60, 120, 0.5), "ch99": (1, 1, 1.0)})
+def test_the_notebooks_are_the_courses():
+    assert [tuple(notebook) for notebook in check.read_notebooks()] == [tuple(notebook) for notebook in NOTEBOOKS]
+
+
+def test_without_helpers_there_are_no_notebooks(tmp_path):
+    assert check.read_notebooks(tmp_path) == []
+
+
+def test_estimates_follow_the_measured_speed():
+    half = SimpleNamespace(file="ch04_gpt.ipynb", seconds=(60, 120), arithmetic=0.5)
+    loops = SimpleNamespace(file="bonus/loops.ipynb", seconds=(30, 30), arithmetic=0.0)
     gflops, python = check.REFERENCE["gflops"], check.REFERENCE["python"]
 
-    def minutes(**speed) -> dict:
-        found = check.estimate_times(speed or None, tmp_path)
-        return {line["notebook"]: line["minutes"] for line in found["notebooks"]}
+    def minutes(**speed) -> list:
+        found = check.estimate_times(speed or None, [half, loops])["notebooks"]
+        assert [line["notebook"] for line in found] == ["ch04_gpt.ipynb", "bonus/loops.ipynb"]
+        return [tuple(line["minutes"][name] for name in ("quick", "book")) for line in found]
 
-    assert list(minutes()) == ["ch04_gpt.ipynb", "ch05_new.ipynb", "bonus/cache.ipynb"]
-    assert minutes()["ch04_gpt.ipynb"] == {"quick": None, "book": None}
-    assert minutes(gflops=gflops, python=python)["ch04_gpt.ipynb"] == {"quick": 1.0, "book": 2.0}
-    assert minutes(gflops=gflops / 3, python=python)["ch04_gpt.ipynb"] == {"quick": 2.0, "book": 4.0}
-    assert minutes(gflops=gflops, python=python / 3)["ch04_gpt.ipynb"] == {"quick": 2.0, "book": 4.0}
-    assert minutes(gflops=gflops, python=python)["ch05_new.ipynb"] == {"quick": None, "book": None}
+    assert minutes() == [(None, None), (None, None)]
+    assert minutes(gflops=gflops, python=python) == [(1.0, 2.0), (0.5, 0.5)]
+    assert minutes(gflops=gflops / 3, python=python) == [(2.0, 4.0), (0.5, 0.5)]
+    assert minutes(gflops=gflops, python=python / 3) == [(2.0, 4.0), (1.5, 1.5)]
+
+
+@pytest.mark.parametrize(
+    ("minutes", "words"),
+    [
+        (0.0, "under 0.1 min"),
+        (0.09, "under 0.1 min"),
+        (0.1, "0.1 min"),
+        (9.94, "9.9 min"),
+        (9.96, "10 min"),
+        (36.4, "36 min"),
+        (89.4, "89 min"),
+        (90.0, "1.5 h"),
+        (599.0, "10 h"),
+        (1574.0, "26 h"),
+    ],
+)
+def test_times_are_in_minutes_or_hours(minutes, words):
+    assert check.spell(minutes) == words
 
 
 def test_the_measurement_is_short_and_positive():
@@ -504,14 +526,14 @@ def test_main_prints_and_returns_the_status(monkeypatch, capsys):
 def test_lines_fit_the_terminal_and_the_last_says_what_to_do(width):
     packages = check.check_packages(find=lambda name: None if name in ("pandas", "tqdm") else "99.0")
     times = {"basis": "words " * 30, "speed": {"gflops": 1.0, "python": 1.0}}
-    times["notebooks"] = [{"notebook": "ch04_gpt.ipynb", "minutes": {"quick": 0.25, "book": None}}]
+    times["notebooks"] = [{"notebook": "ch04_gpt.ipynb", "minutes": {"quick": 0.25, "book": 1574.0}}]
     report = made_up(packages=packages, times=times)
     text = check.render(report, width)
     lines = text.splitlines()
     assert all(len(line) <= width or len(line.split()) <= 4 for line in lines)
     assert "\x1b" not in text and text.isascii()
     assert " ".join(text.split()).endswith(" ".join(report["summary"].split()))
-    assert "quick 0.2 min" in " ".join(text.split()) and "book not measured" in " ".join(text.split())
+    assert "quick 0.2 min, book 26 h" in " ".join(text.split())
     assert " ".join(text.split()).count("-m pip install") >= 2
 
 
@@ -574,8 +596,8 @@ def test_the_json_has_everything(real):
     assert row(report, "devices", "cpu")["computes"] == "right"
     assert row(report, "machine", "Memory")["total_gib"] > 0
     assert row(report, "python", "Python")["executable"] == sys.executable
-    listed = {line["notebook"] for line in report["times"]["notebooks"]}
-    assert listed == {path.relative_to(ROOT / "notebooks").as_posix() for path in all_notebooks()}
+    assert [line["notebook"] for line in report["times"]["notebooks"]] == [notebook.file for notebook in NOTEBOOKS]
+    assert all(line["minutes"]["book"] > 0 for line in report["times"]["notebooks"])
 
 
 def test_the_hook_would_see_the_network():
@@ -594,7 +616,7 @@ def test_a_bare_environment_gets_status_1_and_useful_words(tmp_path):
     python = str(tmp_path / "bare" / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
     done = run(python=python, start=[str(course / "setup_check.py")])
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    for words in ("torch", "missing, 2.13.0 is wanted", "the course's own package", "python3 is missing", "make lab"):
+    for words in ("torch", "missing, 2.13.0 is expected", "the course's own package", "python3 is missing", "make lab"):
         assert words in done.stdout
     done = run("--json", python=python, start=["-S", "-I", str(course / "setup_check.py")])
     report = json.loads(done.stdout)

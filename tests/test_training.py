@@ -1,4 +1,4 @@
-"""Training: against slow loops, the published losses, resuming bit for bit, interruptions, schedules, and errors."""
+"""Training: against slow loops, resuming bit for bit, interruptions, schedules, and errors."""
 
 import math
 import os
@@ -13,16 +13,13 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from helpers import (
-    GPTModel,
     Progress,
     calc_loss_batch,
     calc_loss_loader,
-    create_dataloader_v1,
     evaluate_model,
     find_highest_gradient,
     generate_and_print_sample,
     get_tokenizer,
-    gpt_config,
     learning_rate_at,
     load_checkpoint,
     save_checkpoint,
@@ -32,7 +29,8 @@ from helpers import (
     train_model_simple,
     training_steps,
 )
-from tests.tiny import CPU, Letters, loader, tiny_model, windows
+from tests.fakes import Letters
+from tests.tiny import CPU, loader, tiny_model, windows
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -286,8 +284,8 @@ class TestSteps:
 
 
 class TestResuming:
-    def run(self, folder, save_at=None, drop_rate=0.3, shuffle=True, accumulate=1, num_workers=0, epochs=3):
-        """Losses and weights of a run that evaluates after each update; a checkpoint after update `save_at`."""
+    def run(self, folder=None, drop_rate=0.3, shuffle=True, accumulate=1, num_workers=0, epochs=3):
+        """Losses and weights of a run that evaluates after each update and then, in `folder`, saves a checkpoint."""
         model, data = tiny_model(drop_rate=drop_rate), loader(10, shuffle=shuffle, num_workers=num_workers)
         optimizer, losses = adamw(model), []
         torch.manual_seed(11)
@@ -295,8 +293,8 @@ class TestResuming:
             losses.append(progress.loss)
             if num_workers == 0:
                 evaluate_model(model, data, loader(4, seed=1), CPU, eval_iter=1)
-            if progress.step == save_at:
-                save_checkpoint(folder / f"{save_at}.pt", model, optimizer, progress, losses=losses)
+            if folder is not None:
+                save_checkpoint(folder / f"{progress.step}.pt", model, optimizer, progress, losses=losses)
         return losses, model
 
     def resume(self, folder, save_at, drop_rate=0.3, shuffle=True, accumulate=1, num_workers=0, epochs=3):
@@ -324,10 +322,10 @@ class TestResuming:
         ids=["plain", "dropout-shuffle", "accumulate"],
     )
     def test_bit_for_bit_from_every_update(self, tmp_path, options):
-        expected, model = self.run(tmp_path, **options)
+        expected, model = self.run(**options)
         assert len(expected) == len(set(expected)) == (9 if "accumulate" in options else 15)
+        assert self.run(tmp_path, **options)[0] == expected  # saving changes nothing
         for save_at in range(1, len(expected) + 1):  # in the middle of epochs and at their ends
-            self.run(tmp_path, save_at=save_at, **options)
             losses, resumed, progress = self.resume(tmp_path, save_at, **options)
             assert losses == expected, save_at
             assert_same_weights(resumed.state_dict(), model.state_dict())
@@ -336,22 +334,22 @@ class TestResuming:
 
     @pytest.mark.parametrize("save_at", [2, 5])
     def test_with_workers(self, tmp_path, save_at):
-        expected, model = self.run(tmp_path, save_at=save_at, num_workers=2, epochs=2)
+        expected, model = self.run(tmp_path, num_workers=2, epochs=2)
         losses, resumed, _ = self.resume(tmp_path, save_at, num_workers=2, epochs=2)
         assert losses == expected
         assert_same_weights(resumed.state_dict(), model.state_dict())
 
     def test_random_state_is_needed(self, tmp_path):
         """The test above can fail: without the random states, dropout and order differ."""
-        expected, _ = self.run(tmp_path, save_at=7)
+        expected, _ = self.run(tmp_path)
         state = torch.load(tmp_path / "7.pt", weights_only=True)
         state["random"]["cpu"] = torch.Generator().manual_seed(5).get_state()
         torch.save(state, tmp_path / "7.pt")
         assert self.resume(tmp_path, 7)[0][7:] != expected[7:]
 
     def test_more_epochs(self, tmp_path):
-        expected, _ = self.run(tmp_path, epochs=4)
-        self.run(tmp_path, save_at=15, epochs=3)
+        expected, _ = self.run(epochs=4)
+        self.run(tmp_path, epochs=3)
         assert self.resume(tmp_path, 15, epochs=4)[0] == expected
 
     def test_without_a_file_after_an_interruption(self):
@@ -459,7 +457,8 @@ import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 import torch
 from helpers import generate, train_model_simple
-from tests.tiny import CPU, Letters, loader, tiny_model
+from tests.fakes import Letters
+from tests.tiny import CPU, loader, tiny_model
 model = tiny_model(drop_rate=0.1)
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 history = train_model_simple(model, loader(64), loader(4), optimizer, CPU, 10**6, 1, 1, "Hello", Letters())
@@ -592,61 +591,3 @@ class TestTrainModel:
             history = with_schedule(model, loader(), loader(4), optimizer, loss_function=loss_function)
             assert len(history[3]) == 2
         assert optimizer.param_groups[0]["lr"] == 1e-2
-
-
-def the_verdict():
-    for folder in filter(None, [os.environ.get("COURSE_DATA_DIR"), REPOSITORY.parent / "shared" / "data"]):
-        if (Path(folder) / "the-verdict.txt").exists():
-            return (Path(folder) / "the-verdict.txt").read_text(encoding="utf-8")
-    pytest.skip("the-verdict.txt is not here: name its folder in COURSE_DATA_DIR")
-
-
-class TestPublishedNumbers:
-    """GPT-2's 124M size with a context of 256 on "The Verdict", as in chapter 5."""
-
-    def setup_run(self):
-        text = the_verdict()
-        split = int(0.9 * len(text))
-        options = {"batch_size": 2, "max_length": 256, "stride": 256}
-        torch.manual_seed(123)
-        model = GPTModel(gpt_config("124M", context_length=256))
-        torch.manual_seed(123)
-        train = create_dataloader_v1(text[:split], **options)
-        val = create_dataloader_v1(text[split:], **options, shuffle=False, drop_last=False)
-        assert (len(train), len(val)) == (9, 1)
-        return model, train, val
-
-    def test_losses_before_training(self):
-        model, train, val = self.setup_run()
-        model.eval()
-        torch.manual_seed(123)
-        with torch.no_grad():
-            assert calc_loss_loader(train, model, CPU) == pytest.approx(10.98758, abs=2e-5)
-            assert calc_loss_loader(val, model, CPU) == pytest.approx(10.98110, abs=2e-5)
-
-    @pytest.mark.slow
-    def test_losses_of_the_first_updates(self):
-        model, train, val = self.setup_run()
-        model.eval()
-        torch.manual_seed(123)
-        with torch.no_grad():
-            calc_loss_loader(train, model, CPU)
-            calc_loss_loader(val, model, CPU)
-        torch.manual_seed(123)
-        model, calls = GPTModel(gpt_config("124M", context_length=256)), []
-        optimizer = torch.optim.AdamW(model.parameters(), lr=0.0004, weight_decay=0.1)
-
-        def six_updates(*batch):
-            calls.append(1)
-            if len(calls) > 6:
-                raise KeyboardInterrupt
-            return calc_loss_batch(*batch)
-
-        tokenizer, context = get_tokenizer(), "Every effort moves you"
-        history = train_model_simple(
-            model, train, val, optimizer, CPU, 10, 5, 5, context, tokenizer, loss_function=six_updates
-        )
-        print(history)
-        assert history[0] == pytest.approx([9.781, 8.111], abs=0.02)
-        assert history[1] == pytest.approx([9.933, 8.339], abs=0.02)
-        assert history[2] == [512, 3072]

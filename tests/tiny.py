@@ -1,8 +1,4 @@
-"""What several test files need: a tiny model, a tokenizer for its vocabulary, loaders of random windows."""
-
-import os
-
-os.environ.setdefault("TQDM_DISABLE", "1")  # tqdm reads it once, when it is imported
+"""What several test files need: a tiny model and loaders of random windows."""
 
 import torch
 from torch.utils.data import DataLoader, TensorDataset
@@ -11,17 +7,6 @@ from helpers import GPTModel, gpt_config
 
 TINY = gpt_config(vocab_size=97, context_length=16, emb_dim=24, n_heads=3, n_layers=2, drop_rate=0.0)
 CPU = torch.device("cpu")
-
-
-class Letters:
-    """A tokenizer of 97 ids, one per character; it never sees a word it does not know."""
-
-    def encode(self, text, allowed_special=frozenset()):
-        assert "<|endoftext|>" in allowed_special
-        return [ord(letter) % 97 for letter in text]
-
-    def decode(self, ids):
-        return "".join("\n" if token_id < 20 else chr(64 + token_id % 26) for token_id in ids)
 
 
 def tiny_model(seed=1, tied=False, **changes):

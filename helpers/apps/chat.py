@@ -25,31 +25,32 @@ import torch
 from ..checkpoints import load_saved_gpt
 from ..generation import generate_stream
 from ..gpt import GPT_SIZES, GPTModel
+from ..guards import printable
 from ..instructions import ALPACA, PHI3
 from ..pretrained import load_course_model, load_gpt2, read_gpt2
 from ..settings import get_device
-from ..tokenizers import END_OF_TEXT, get_tokenizer
+from ..tokenizers import END_OF_TEXT, AnyTokenizer, get_tokenizer
 
 STYLES = {"plain": None, "alpaca": ALPACA, "phi3": PHI3}
 ERRORS = (ValueError, OSError)  # what a wrong file or number raises, ConnectionError and FileNotFoundError included
 
 
-def load(spec: str = "course", models_dir: Path | str = "gpt2") -> tuple[GPTModel, str]:
+def load(spec: str = "course") -> tuple[GPTModel, str]:
     """A model in evaluation mode on the course's device, and what to call it.
 
-    `spec` is "course", a GPT-2 size such as "gpt2-124M" (from `models_dir` or COURSE_DATA_DIR, else downloaded), a
-    file of `save_model` or `save_checkpoint`, or a folder of `save_gpt2`. Raises FileNotFoundError for a spec that is
-    none of them, ConnectionError if a download fails, ValueError for a file that cannot be read or does not write.
+    `spec` is "course", a GPT-2 size such as "gpt2-124M" (see `helpers.pretrained.fetch_gpt2`), a file of `save_model`
+    or `save_checkpoint`, or a folder of `save_gpt2`. Raises FileNotFoundError for a spec that is none of them,
+    ConnectionError if a download fails, ValueError for a file that cannot be read or does not write.
     """
-    sizes = {f"gpt2-{size.lower()}": size for size in GPT_SIZES}
+    path, sizes = Path(spec).expanduser(), {f"gpt2-{size.lower()}": size for size in GPT_SIZES}
     if spec == "course":
         model, name = load_course_model()[0], "the course model"
     elif spec.lower() in sizes:
-        model, name = load_gpt2(sizes[spec.lower()], models_dir)[0], f"GPT-2 {sizes[spec.lower()]}"
-    elif Path(spec).is_dir():
-        model, name = read_gpt2(spec)[0], Path(spec).name
-    elif Path(spec).is_file():
-        model, name = load_saved_gpt(spec)[0], Path(spec).name
+        model, name = load_gpt2(sizes[spec.lower()])[0], f"GPT-2 {sizes[spec.lower()]}"
+    elif path.is_dir():
+        model, name = read_gpt2(path)[0], path.name
+    elif path.is_file():
+        model, name = load_saved_gpt(path)[0], path.name
     else:
         names = ", ".join(f"gpt2-{size}" for size in GPT_SIZES)
         raise FileNotFoundError(f"{spec!r} is no file or folder, and not one of course, {names}")
@@ -70,6 +71,7 @@ class Chat:
     tokenizer: Any = field(default_factory=get_tokenizer)
 
     def __post_init__(self):
+        self.tokenizer = self.tokenizer if isinstance(self.tokenizer, AnyTokenizer) else AnyTokenizer(self.tokenizer)
         if self.style not in STYLES:
             raise ValueError(f"style={self.style!r} is not one of {', '.join(STYLES)}")
 
@@ -92,9 +94,9 @@ class Chat:
             whole = frame.prompt({"instruction": message.strip(), "input": ""}) if message.strip() else ""
         if not whole.strip():
             raise ValueError("the message is empty: write something first")
-        ids = self.tokenizer.encode(whole, disallowed_special=())  # "<|endoftext|>" typed is only text
+        ids = self.tokenizer.encode(whole)  # "<|endoftext|>" typed is only text
         space = len(self.model.pos_emb.weight) - room
-        own = ids if frame else self.tokenizer.encode(message, disallowed_special=())
+        own = ids if frame else self.tokenizer.encode(message)
         if len(own) > space:
             raise ValueError(f"the message is too long: {len(own)} tokens, and there is room for {space}")
         return torch.tensor(ids[-space:])
@@ -123,7 +125,7 @@ class Chat:
             self.text += "\n"
         decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a token may end inside a character
         while first is not None:
-            piece = decoder.decode(self._bytes(first[0]))
+            piece = decoder.decode(self.tokenizer.token_bytes(first[0]))
             if piece:
                 self.text += piece
                 yield piece
@@ -132,10 +134,6 @@ class Chat:
         if rest:
             self.text += rest
             yield rest
-
-    def _bytes(self, token: int) -> bytes:
-        """A token's bytes; none for the ids with which some models fill up their vocabulary."""
-        return self.tokenizer.decode_single_token_bytes(token) if token < self.tokenizer.n_vocab else b""
 
 
 def widget(model: GPTModel | str = "course", style: str = "plain", name: str | None = None) -> None:
@@ -191,6 +189,7 @@ def read_options(parser: argparse.ArgumentParser, arguments: list[str] | None = 
     return options
 
 
+@printable
 def main(arguments: list[str] | None = None) -> int:
     """The chat in the terminal; returns the exit status."""
     formatter = argparse.RawDescriptionHelpFormatter

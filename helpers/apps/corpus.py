@@ -97,10 +97,14 @@ def _sources(folder: Path) -> list[list]:
     """Name, size and time of change of each text."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder")
-    texts = {path.relative_to(folder).as_posix(): path.stat() for path in folder.rglob("*.txt") if path.is_file()}
+    texts = {path.relative_to(folder).as_posix(): path.stat() for path in folder.rglob("*") if _is_text(path)}
     if not texts:
         raise ValueError(f"{folder} holds no .txt file")
     return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in sorted(texts.items())]
+
+
+def _is_text(path: Path) -> bool:
+    return path.suffix.lower() == ".txt" and path.is_file()  # NAME.TXT too, on every system
 
 
 def _made_from(file: Path) -> dict | None:

@@ -69,7 +69,7 @@ def make_loaders(windows: Dataset, batch_size: int, accumulate: int, seed: int) 
     return train, held_out
 
 
-def share(model: torch.nn.Module, device: torch.device, fsdp: bool) -> torch.nn.Module:
+def prepare_model(model: torch.nn.Module, device: torch.device, fsdp: bool) -> torch.nn.Module:
     """The model, prepared to be trained by all processes together."""
     if fsdp:
         from torch.distributed.device_mesh import init_device_mesh
@@ -84,7 +84,7 @@ def share(model: torch.nn.Module, device: torch.device, fsdp: bool) -> torch.nn.
     return DistributedDataParallel(model.to(device), **{unsynced: False})
 
 
-def exchanging(model: torch.nn.Module, now: bool) -> contextlib.AbstractContextManager:
+def gradient_exchange(model: torch.nn.Module, now: bool) -> contextlib.AbstractContextManager:
     """Under this, a forward pass is computed whose backward pass will exchange gradients, or `now` not."""
     if isinstance(model, DistributedDataParallel):  # which decides in the forward pass
         return contextlib.nullcontext() if now else model.no_sync()

@@ -58,16 +58,25 @@ import torch
 import torch.distributed as dist
 
 from ..checkpoints import load_checkpoint
-from ..gpt import GPTModel, gpt_config
+from ..files import check_writable, first_line
+from ..gpt import GPT_CONFIG_124M, GPTModel, gpt_config
 from ..settings import bfloat16_is_native, get_profile
 from ..speed.fused import fuse
 from ..texts import load_text
 from ..tokenizers import get_tokenizer
 from ..training import Progress, calc_loss_batch, calc_loss_loader, learning_rate_at, training_steps
 from .corpus import TokenWindows, fingerprint, open_corpus
-from .distributed import exchanging, join_processes, load_optimizer, make_loaders, mean_of_all, save_gathered, share
+from .distributed import (
+    gradient_exchange,
+    join_processes,
+    load_optimizer,
+    make_loaders,
+    mean_of_all,
+    prepare_model,
+    save_gathered,
+)
 
-VOCABULARY = 50257  # GPT-2's tokens
+VOCABULARY = GPT_CONFIG_124M["vocab_size"]
 
 
 def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -141,6 +150,8 @@ def train(options: argparse.Namespace, device: torch.device) -> list[float]:
     say = print if rank == 0 else lambda *_, **__: None
     if options.bf16 and not bfloat16_is_native(device):
         raise ValueError(f"--bf16: this {device.type} does not compute in bfloat16 itself; leave it out")
+    if options.checkpoint is not None:
+        check_writable(options.checkpoint)  # now, not after the training
     cfg = get_profile().pretraining_config if options.size is None else gpt_config(options.size)
     cfg = gpt_config(**{**cfg, **options.set})
     ids = token_ids(options)
@@ -154,18 +165,18 @@ def train(options: argparse.Namespace, device: torch.device) -> list[float]:
     model = fuse(GPTModel(cfg))
     size = sum(parameter.numel() for parameter in model.parameters())
     progress, losses = resume(options.checkpoint, model, run, device)
-    model = share(model, device, options.fsdp)
+    model = prepare_model(model, device, options.fsdp)
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0.1)
     if progress.step:
         load_optimizer(options.checkpoint, model, optimizer)
     parts: list[float] = []  # this process's losses in this update
 
     def loss_function(inputs: Any, targets: Any, model: Any, device: torch.device) -> torch.Tensor:
-        part = progress.batch % accumulate
+        part = len(parts)
         # Each part of a batch has a random state of its own, so that a resumed run drops out the same.
         torch.manual_seed(((options.seed * total + progress.step) * accumulate + part) * processes + rank)
         bf16 = torch.autocast(device.type, torch.bfloat16, enabled=options.bf16)
-        with exchanging(model, part == accumulate - 1), bf16:
+        with gradient_exchange(model, part == accumulate - 1), bf16:
             loss = calc_loss_batch(inputs, targets, model, device)
         parts.append(loss.item())
         return loss
@@ -221,7 +232,7 @@ def main(arguments: list[str] | None = None) -> None:
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
-        sys.exit(f"{lost} ({str(error).splitlines()[0][:120]})")
+        sys.exit(f"{lost} ({first_line(error)})")
     except KeyboardInterrupt:
         sys.exit(f"interrupted{again}")
     if dist.is_initialized():

@@ -1,7 +1,7 @@
-"""The course's figures: one style, one way to show them with a text alternative, and the plots used everywhere.
+"""The course's figures: one style and palette, parts to draw with, and how a figure is shown with alternative text.
 
-Importing this module sets matplotlib's defaults to the course's style. Pictures that belong to a single chapter are
-in `helpers.course.figures`.
+Importing this module sets matplotlib's defaults to the course's style. The figures of each notebook are in
+`helpers.course.figures`.
 """
 
 from __future__ import annotations
@@ -17,23 +17,32 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart, in the order in which lines use it.
+# The palette of Okabe and Ito, which colour-blind readers can tell apart, in the order in which lines use it.
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
-SKY, RED, YELLOW, GREY = "#56B4E9", "#D55E00", "#F0E442", "#767676"
-INK, PAPER, SHADE = "#222222", "#FFFFFF", "#EEF2F5"
+SKY, VERMILION, YELLOW, GREY = "#56B4E9", "#D55E00", "#F0E442", "#767676"
+# Text and lines, paper, the grey of boxes, and the fainter one behind several boxes.
+INK, PAPER, SHADE, BACKDROP = "#222222", "#FFFFFF", "#EEF2F5", "#F8FAFB"
+# Pale tints, for fills on which dark text is easy to read.
+PALE_BLUE, PALE_ORANGE, PALE_GREEN, PALE_PINK = "#C7E4F5", "#FCE2B0", "#C1E9DA", "#F2D7E6"
+PALE_YELLOW, PALE_VERMILION, PALE_GREY = "#FFF6A8", "#F6C9AE", "#D6DBE0"
+TINTS = (PALE_BLUE, PALE_ORANGE, PALE_GREEN, PALE_PINK, PALE_YELLOW, PALE_VERMILION)  # for pieces side by side
+# Dark shades, for coloured text on white.
+DARK_ORANGE, DARK_VERMILION = "#925A00", "#A84900"
+
+CHAR_WIDTH = 0.083  # inches that a character of 9-point type takes, on average
 
 _STYLE: dict[str, object] = {
     "figure.facecolor": PAPER,
     "figure.constrained_layout.use": True,
     "axes.facecolor": PAPER,
-    "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, PINK, SKY, RED]),
+    "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, PINK, SKY, VERMILION]),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
     "axes.labelsize": 10,
     "axes.grid": False,
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so figures look alike everywhere
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so figures look the same everywhere
     "font.size": 10,
     "legend.frameon": False,
     "lines.linewidth": 2,
@@ -50,7 +59,7 @@ def subplots(width: float = 7, height: float = 3, rows: int = 1, cols: int = 1, 
 
 
 def canvas(width: float = 7, height: float = 3) -> tuple[Figure, Axes]:
-    """A figure for drawings: no axes, one unit an inch, (0, 0) at the lower left, `width` by `height` units."""
+    """A figure for diagrams, without axes: `width` by `height` inches, one unit per inch, (0, 0) at the lower left."""
     fig, ax = subplots(width, height)
     ax.set(xlim=(0, width), ylim=(0, height), aspect="equal")
     ax.axis("off")
@@ -58,7 +67,7 @@ def canvas(width: float = 7, height: float = 3) -> tuple[Figure, Axes]:
 
 
 def png(fig: Figure) -> bytes:
-    """The figure as a small PNG (256 colours); the figure is closed."""
+    """The figure as PNG bytes with 256 colours, which keeps notebooks small; the figure is closed."""
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=_DPI)
     plt.close(fig)
@@ -69,9 +78,9 @@ def png(fig: Figure) -> bytes:
 
 
 def show(fig: Figure, alt: str) -> None:
-    """Display a figure with its text alternative, which says in words what the figure shows.
+    """Display a figure with its alternative text, which says in words what the figure shows.
 
-    Raises ValueError if `alt` is too short to say it.
+    Raises ValueError if `alt` has fewer than five words.
     """
     if len(alt.split()) < 5:
         raise ValueError(f"alt={alt!r} must say in a sentence what the figure shows")
@@ -106,6 +115,34 @@ def heatmap(
         ax.text(col, row, text, ha="center", va="center", fontsize=8.5, color=PAPER if dark else INK)
 
 
+def decimals(value: float, digits: int = 2) -> str:
+    """A number with `digits` decimals and a real minus sign; what rounds to zero has no sign.
+
+    >>> decimals(-1.234), decimals(-0.001), decimals(5, 0)
+    ('−1.23', '0.00', '5')
+    """
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")  # + 0.0 turns −0.0 into 0.0
+
+
+def visible(piece: str | bytes) -> str:
+    """A token as it can be drawn: a dot for a space, an arrow for a new line, <F0> for a byte of a cut character.
+
+    >>> visible(" ladder"), visible(bytes([0xF0, 0x9F]))
+    ('·ladder', '<F0><9F>')
+    """
+    if isinstance(piece, bytes):
+        try:
+            piece = piece.decode("utf-8")
+        except UnicodeDecodeError:
+            piece = "".join(chr(byte) if byte < 128 else f"<{byte:02X}>" for byte in piece)
+    return piece.replace(" ", "·").replace("\n", "↵")
+
+
+def write(ax: Axes, x: float, y: float, text: str, **options) -> None:
+    """Write text centred on (x, y); `options` are those of `ax.text`."""
+    ax.text(x, y, text, **{"ha": "center", "va": "center", **options})
+
+
 def box(
     ax: Axes,
     x: float,
@@ -117,11 +154,11 @@ def box(
     edge: str = INK,
     **text_options,
 ) -> None:
-    """Draw a rounded box centred on (x, y) with text in it."""
+    """Draw a rounded box centred on (x, y) with text in it; `text_options` are those of `ax.text`."""
     corner = (x - width / 2, y - height / 2)
     style = "round,pad=0,rounding_size=0.06"
     ax.add_patch(FancyBboxPatch(corner, width, height, boxstyle=style, facecolor=color, edgecolor=edge, lw=1))
-    ax.text(x, y, text, **{"ha": "center", "va": "center", "fontsize": 9, **text_options})
+    write(ax, x, y, text, **{"fontsize": 9, **text_options})
 
 
 def arrow(
@@ -164,8 +201,14 @@ def _two_curves(epochs, seen, train_values, val_values, label: str, label_of_see
     ax.plot(epochs, val_values, linestyle="--", label="validation")
     ax.set(xlabel="epochs", ylabel=label)
     ax.legend()
-    top = ax.twiny()  # a second axis that shares the values
-    top.plot(seen, train_values, alpha=0)
-    top.set_xlabel(label_of_seen)
-    top.spines.top.set_visible(True)
+    top_scale(ax, seen, train_values, label_of_seen)
     return fig
+
+
+def top_scale(ax: Axes, places: Sequence[float], heights: Sequence[float], label: str) -> Axes:
+    """A second scale along the top edge, on which the curve through `heights` has its points at `places`."""
+    top = ax.twiny()
+    top.plot(places, heights, alpha=0)  # unseen: it sets the limits as the visible curve does below
+    top.set_xlabel(label)
+    top.spines.top.set_visible(True)
+    return top

@@ -1,8 +1,8 @@
 """The references of the course: read from one file, validated, filtered, and shown as a table with links.
 
-`assets/references.json` holds one record for each reference, in the order of the notebooks and then of the years. The
-year is that of the first public version: what is cited as "Loshchilov and Hutter, 2019", after the conference, is from
-2017 here, as its arXiv id 1711.05101 says. pandas loads on use.
+`assets/references.json` holds one record for each reference, in the order of the notebooks and then of the years; its
+`chapters` are numbers from `chapters.py`. The year is that of the first public version: what is cited as "Loshchilov
+and Hutter, 2019", after the conference, is from 2017 here, as its arXiv id 1711.05101 says. pandas loads on use.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from .chapters import NOTEBOOKS
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -23,30 +25,10 @@ PATH = Path(__file__).parents[1] / "assets" / "references.json"
 FIELDS = ("chapters", "title", "authors", "year", "kind", "link", "why")
 KINDS = ("paper", "book", "code", "data", "post")  # a post is an article on the web, of whatever length
 
-# What a reference can belong to, in the order of the course.
-CHAPTERS = {
-    "1": "Chapter 1: Understanding large language models",
-    "2": "Chapter 2: Working with text data",
-    "3": "Chapter 3: Coding attention mechanisms",
-    "4": "Chapter 4: A GPT model from scratch",
-    "5": "Chapter 5: Pretraining on unlabeled data",
-    "6": "Chapter 6: Fine-tuning for classification",
-    "7": "Chapter 7: Fine-tuning to follow instructions",
-    "A": "Appendix A: Introduction to PyTorch",
-    "B": "Appendix B: Reading papers",
-    "C": "Appendix C: Learning by exercises",
-    "D": "Appendix D: Bells and whistles for the training loop",
-    "E": "Appendix E: LoRA",
-    "bonus-bpe": "Bonus: byte-pair encoding from scratch",
-    "bonus-embedding": "Bonus: embedding against linear layers",
-    "bonus-buffers": "Bonus: PyTorch buffers",
-    "bonus-attention": "Bonus: attention implementations compared",
-    "bonus-flops": "Bonus: FLOPs and utilisation",
-    "bonus-kv-cache": "Bonus: KV cache",
-    "bonus-dpo": "Bonus: preference tuning with DPO",
-}
+# What a reference can belong to: each notebook's number and the first line of the notebook, in course order.
+CHAPTERS = {notebook.number: notebook.heading for notebook in NOTEBOOKS}
 
-EARLIEST, LATEST = 1900, 2026  # years outside are taken for slips
+EARLIEST, LATEST = 1900, 2026  # a year outside is taken for a typing error
 SHORTEST, LONGEST = 40, 160  # characters of a note
 _ARXIV = re.compile(r"https://arxiv\.org/abs/(\d{2})(0[1-9]|1[0-2])\.(\d{4,5})")
 _LINK = re.compile(r"https://[a-z0-9.-]+\.[a-z]{2,}(/[\w.~:/()%?=&#-]*)?", re.IGNORECASE)
@@ -70,7 +52,7 @@ def load_references(path: Path = PATH) -> pd.DataFrame:
 
 
 def find_problems(records: Sequence[Mapping]) -> Iterator[str]:
-    """What is wrong with a list of records, a line each; nothing if all is well. Does not visit the links."""
+    """What is wrong with a list of records, one line per problem. Does not visit the links."""
     well_formed = []
     for number, record in enumerate(records, start=1):
         name = f"record {number} ({str(record.get('title', 'without a title'))[:40]})"
@@ -86,22 +68,20 @@ def find_problems(records: Sequence[Mapping]) -> Iterator[str]:
         yield from (f"the {field} {text!r} occurs {count} times" for text, count in counts.items() if count > 1)
     if [_place(record) for record in well_formed] != sorted(_place(record) for record in well_formed):
         yield "the records are not sorted by first chapter, year and title"
-    covered = {chapter for record in well_formed for chapter in record["chapters"]}
-    yield from (f"no reference for {CHAPTERS[chapter]}" for chapter in CHAPTERS if chapter not in covered)
 
 
 def _record_problems(record: Mapping) -> Iterator[str]:
     texts = [record[field] for field in ("title", "authors", "kind", "link", "why")]
     if not all(isinstance(text, str) and text and text == " ".join(text.split()) for text in texts):
-        yield "title, authors, kind, link and why must be texts without needless spaces"
+        yield "title, authors, kind, link and why must be non-empty texts without needless spaces"
         return
     chapters, year = record["chapters"], record["year"]
     if not isinstance(chapters, list) or not chapters or not all(chapter in CHAPTERS for chapter in chapters):
-        yield f"chapters={chapters!r}: a list of some of {', '.join(CHAPTERS)} is wanted"
+        yield f"chapters={chapters!r} is not a list of some of {', '.join(CHAPTERS)}"
     elif chapters != [chapter for chapter in CHAPTERS if chapter in chapters]:
         yield f"chapters={chapters!r} must be in the order of the course, each once"
     if record["kind"] not in KINDS:
-        yield f"kind={record['kind']!r} is none of {', '.join(KINDS)}"
+        yield f"kind={record['kind']!r} is not one of {', '.join(KINDS)}"
     if not isinstance(year, int) or not EARLIEST <= year <= LATEST:
         yield f"year={year!r} is not a year from {EARLIEST} to {LATEST}"
     if not _LINK.fullmatch(record["link"]):
@@ -113,7 +93,7 @@ def _record_problems(record: Mapping) -> Iterator[str]:
         elif 2000 + int(arxiv[1]) != year:
             yield f"year={year!r}, but the arXiv id is from 20{arxiv[1]}"
     if not SHORTEST <= len(record["why"]) <= LONGEST:
-        yield f"why has {len(record['why'])} characters; {SHORTEST} to {LONGEST} are wanted"
+        yield f"why has {len(record['why'])} characters; {SHORTEST} to {LONGEST} are expected"
     if not record["why"].endswith((".", "?")):
         yield "why must end like a sentence"
     for text in texts:
@@ -132,13 +112,13 @@ def _place(record: Mapping) -> tuple[int, int, str]:
 def select(table: pd.DataFrame, chapter: str | None = None, kind: str | None = None, word: str = "") -> pd.DataFrame:
     """The rows that belong to a chapter (a key of CHAPTERS), are of a kind, and have `word` in title or authors.
 
-    Case does not matter in `word`; None and "" let everything through. Raises ValueError for an unknown chapter or
-    kind.
+    Upper and lower case do not matter in `word`; None and "" select everything. Raises ValueError for an unknown
+    chapter or kind.
     """
     if chapter is not None and chapter not in CHAPTERS:
-        raise ValueError(f"chapter={chapter!r} is unknown; there are {', '.join(CHAPTERS)}")
+        raise ValueError(f"chapter={chapter!r} is unknown; expected one of {', '.join(CHAPTERS)}")
     if kind is not None and kind not in KINDS:
-        raise ValueError(f"kind={kind!r} is unknown; there are {', '.join(KINDS)}")
+        raise ValueError(f"kind={kind!r} is unknown; expected one of {', '.join(KINDS)}")
     wanted = " ".join(word.casefold().split())
     keep = (table["title"] + " " + table["authors"]).str.casefold().str.contains(wanted, regex=False)
     if chapter is not None:
@@ -155,12 +135,13 @@ def to_html(table: pd.DataFrame, grouped: bool = True) -> str:
     there are no such headings, and the row names all its chapters.
     """
     cell = 'style="text-align: left; vertical-align: top"'
+    names = {notebook.number: notebook.name for notebook in NOTEBOOKS}
     rows, group = [], None
     for row in table.itertuples():
         if grouped and row.chapters[0] != group:
             group = row.chapters[0]
             rows.append(f'<tr><th colspan="3" {cell}>{html.escape(CHAPTERS[group])}</th></tr>')
-        named = ", ".join(map(short_name, row.chapters[1:] if grouped else row.chapters))
+        named = ", ".join(names[chapter] for chapter in (row.chapters[1:] if grouped else row.chapters))
         places = f"<br><i>{'also ' if grouped else ''}for {html.escape(named)}</i>" if named else ""
         link = f'<a href="{html.escape(row.link)}" target="_blank" rel="noopener">{html.escape(row.title)}</a>'
         rows.append(
@@ -171,9 +152,3 @@ def to_html(table: pd.DataFrame, grouped: bool = True) -> str:
     head = "".join(f'<th scope="col" {cell}>{title}</th>' for title in titles)
     count = f"{len(table)} reference{'' if len(table) == 1 else 's'}"
     return f"<p>{count}</p><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-
-
-def short_name(chapter: str) -> str:
-    """What a chapter is called in a narrow place: "chapter 3", "appendix A", "bonus KV cache"."""
-    before, _, after = CHAPTERS[chapter].partition(": ")
-    return f"bonus {after}" if before == "Bonus" else before.lower().removesuffix(chapter.lower()) + chapter

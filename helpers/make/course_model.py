@@ -1,215 +1,357 @@
-"""Train the course model, on a laptop's CPU overnight or on a GPU in minutes:
+"""Train the course model, on a laptop's CPU over some nights or on a GPU in minutes:
 
-    python -m helpers.make.course_model prepare CORPUS_FOLDER tokens.npz
-    python -m helpers.make.course_model train tokens.npz course_model.safetensors --minutes 120
+    python -m helpers.make.course_model prepare CORPUS_FOLDER MODERN_FOLDER tokens.npz
+    python -m helpers.make.course_model train tokens.npz run.pt --updates 2000 \\
+        --mix stories=33,dialogue=15,simple=37,general=15
+    python -m helpers.make.course_model decay tokens.npz run.pt course_model.safetensors --updates 1000 \\
+        --mix stories=45,dialogue=20,simple=30,general=5
     python -m helpers.make.course_model evaluate tokens.npz course_model.safetensors
+    python -m helpers.make.course_model sample course_model.safetensors --count 20
 
-CORPUS_FOLDER holds .txt files in `simple/` and `general/`, UTF-8, stories separated by a line `<|endoftext|>`. Whole
-files, and the last twentieth of the collections, are held out and never trained on.
+`prepare` tokenizes the texts (see `helpers.make.corpus_tokens`). `train` goes on from run.pt if that exists; else it
+begins with random weights, or with a course model (`--start FILE`). It makes `--updates` more updates at a constant
+learning rate, so a run can always be prolonged. `decay` goes on from run.pt, which it leaves as it is, while the
+learning rate falls to zero, and writes the model. Both mix the sources by the weights given, and save as they go:
+`train` to run.pt, `decay` to a .decay.pt beside the model until that is written. After an interruption, the same
+`decay` goes on from the last save, and so does `train`, which then makes `--updates` more. On a CPU the result is that
+of a run that never stopped. On a GPU: `--device cuda --batch 512`. In a log file: TQDM_DISABLE=1, without the bar.
 
-Two things save time. Tokens that never occur in the training text share one class, which counts with the number of
-its members, so the probabilities are those of the full vocabulary. And the softmax is estimated: the frequent tokens
-are computed exactly, the rare ones from a random sample that stands for all of them (Jean et al., 2015), until the
-last part of the run, which uses all.
+Two things save time. Tokens that never occur in the training text share one class, which counts with the number of its
+members, so the probabilities are those of the full vocabulary. And the softmax is estimated: that class and the
+frequent tokens are computed exactly, the rare ones from a random sample that stands for all of them (Jean et al.,
+2015). `--exact` computes all, and so does the last tenth of `decay` in any case.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import time
+import sys
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..files import write_whole
-from ..gpt import GPTModel, gpt_config, hidden_states
+from ..checkpoints import load_checkpoint, read_checkpoint, save_checkpoint
+from ..generation import generate
+from ..gpt import GPTModel, gpt_config, hidden_states, model_config
 from ..pretrained import load_course_model, save_course_model
+from ..settings import bfloat16_is_native, get_device
 from ..speed.fused import fuse
 from ..speed.loss import SoftmaxLoss
+from ..speed.memory import keep_freed_memory
 from ..tokenizers import END_OF_TEXT, get_tokenizer
+from ..training import Progress, evaluated_steps
+from .corpus_tokens import VOCABULARY, Classes, DrawnWindows, prepare, read_tokens, windows_in_order
 
-HELD_OUT = (
-    "simple/peter-pan-j-m-barrie.txt",
-    "simple/the-sea-fairies-l-frank-baum.txt",
-    "general/the-thirty-nine-steps-john-buchan.txt",
-    "general/the-country-of-the-pointed-firs-sarah-orne-jewett.txt",
-)
-# Collections of short modern stories: their last twentieth is held out, and they are seen more often than the rest.
-COLLECTIONS = {
-    "simple/tinystories-first-2-mb-of-the-training-split.txt": 3,
-    "simple/african-storybook-stories-english.txt": 3,
-    "simple/pratham-books-storyweaver-stories-english.txt": 3,
-}
-VOCABULARY = 50257
 CONFIG = gpt_config("124M", context_length=512, emb_dim=256, n_heads=4, n_layers=6, drop_rate=0.0, qkv_bias=True)
-FREQUENT, SAMPLED = 8192, 2048  # classes computed exactly, and drawn from the rest, in the estimated softmax
-BATCH = 12  # windows of CONFIG["context_length"] tokens
-PEAK_MATRICES, PEAK_OTHERS = 0.02, 3e-3  # learning rates of Muon and AdamW
-DECAY_FROM = 0.65  # part of the run after which the learning rates fall to zero
-EXACT_FROM = 0.98  # part of the run after which the softmax is exact
+FREQUENT, SAMPLED = 8192, 2048  # tokens computed exactly, and drawn from the others, in the estimated softmax
+PEAK_RATES = (0.02, 3e-3)  # learning rates of Muon and AdamW
+WARM_UP = 100  # updates in which the learning rates rise from zero
+EXACT_FROM = 0.9  # part of a decay after which the softmax is exact
+EVALUATED = 8  # windows of each held-out text that are evaluated during a run
 
 
-def prepare(corpus: Path, target: Path) -> None:
-    """Tokenize the corpus into training text and held-out texts, as one .npz of uint16 ids."""
-    tokenizer = get_tokenizer("gpt2")
-    training, held_out = [], {}
-    for path in sorted(corpus.glob("*/*.txt")):
-        name = f"{path.parent.name}/{path.name}"
-        ids = tokenizer.encode(path.read_text(encoding="utf-8"), allowed_special={"<|endoftext|>"})
-        ids = np.array([*ids, END_OF_TEXT], dtype=np.uint16)
-        if name in HELD_OUT:
-            held_out[name] = ids
-        elif name in COLLECTIONS:
-            cut = int(np.flatnonzero(ids[: int(0.95 * len(ids))] == END_OF_TEXT)[-1]) + 1
-            training += [ids[:cut]] * COLLECTIONS[name]
-            held_out[name] = ids[cut:]
-        else:
-            training.append(ids)
-    np.savez_compressed(target, training=np.concatenate(training), **held_out)
-    print(f"{sum(map(len, training)):,} training tokens, {sum(map(len, held_out.values())):,} held out")
+def tied_model(cfg: dict[str, Any]) -> GPTModel:
+    """A model whose output layer is its token embedding, with GPT-2's initial weights (section 2.3 of its paper).
 
-
-def read_tokens(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Training ids, and held-out ids by file."""
-    arrays = dict(np.load(path))  # numpy refuses pickled content unless asked
-    return arrays.pop("training"), arrays
-
-
-def initialize(model: GPTModel) -> None:
-    """GPT-2's initial weights: normal with standard deviation 0.02, smaller where a shortcut adds up (section 2.3)."""
+    They are normal with standard deviation 0.02, smaller where a layer's output is added to a shortcut.
+    """
+    model = GPTModel(cfg)
+    model.out_head.weight = model.tok_emb.weight
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.zeros_(parameter)
         elif parameter.dim() == 2:
-            residual = name.endswith(("out_proj.weight", "layers.2.weight"))
-            torch.nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * CONFIG["n_layers"]) if residual else 0.02)
+            added = name.endswith(("out_proj.weight", "layers.2.weight"))
+            torch.nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * cfg["n_layers"]) if added else 0.02)
+    return model
 
 
-def train(tokens: Path, target: Path, minutes: float, seed: int) -> None:
-    """Train for so many minutes and save the model; goes on from TARGET.resume if that is there."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.manual_seed(seed)
-    training, held_out = read_tokens(tokens)
-    counts = np.bincount(training, minlength=VOCABULARY)
-    by_frequency = np.argsort(-counts, kind="stable")
-    known = int((counts > 0).sum())
-    class_of = np.empty(VOCABULARY, dtype=np.int64)
-    class_of[by_frequency] = np.minimum(np.arange(VOCABULARY), known)  # class `known`: all that never occur
-    never = torch.zeros(known + 1, device=device)
-    never[known] = math.log(VOCABULARY - known)
-
-    model = GPTModel({**CONFIG, "vocab_size": known + 1})
-    initialize(model)
-    model.out_head.weight = model.tok_emb.weight
-    fuse(model).to(device)
-    matrices = [p for p in model.trf_blocks.parameters() if p.dim() == 2]
-    others = [p for p in model.parameters() if not any(p is matrix for matrix in matrices)]
-    muon = torch.optim.Muon(matrices, lr=PEAK_MATRICES, weight_decay=0.01, momentum=0.95)
-    adam = torch.optim.AdamW(others, lr=PEAK_OTHERS, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
-
-    step, used, seen = 0, 0.0, 0
-    resume = target.with_suffix(".resume")
-    if resume.exists():
-        state = torch.load(resume, map_location=device, weights_only=True)
-        model.load_state_dict(state["model"])
-        muon.load_state_dict(state["muon"])
-        adam.load_state_dict(state["adam"])
-        step, used, seen = state["step"], state["seconds"], state["seen"]
-    stream = torch.from_numpy(class_of[training].astype(np.int32)).to(device)
-    context = CONFIG["context_length"]
-    window = torch.arange(context + 1, device=device)
-    random = torch.Generator().manual_seed(seed + step)
-    mean, last_saved = None, used
-    while used < 60 * minutes:
-        begin = time.perf_counter()
-        part = used / (60 * minutes)
-        scale = min(1.0, (step + 1) / 100) * min(1.0, max(0.0, (1 - part) / (1 - DECAY_FROM)))
-        muon.param_groups[0]["lr"], adam.param_groups[0]["lr"] = PEAK_MATRICES * scale, PEAK_OTHERS * scale
-        starts = torch.randint(len(stream) - context, (BATCH,), generator=random).to(device)
-        ids = stream[starts[:, None] + window].long()  # (B, T + 1)
-        if part < EXACT_FROM:
-            exact = FREQUENT
-            drawn = FREQUENT + torch.randperm(known - FREQUENT, generator=random)[:SAMPLED].to(device)
-            columns = torch.cat([torch.arange(FREQUENT, device=device), drawn])
-            log_weight = torch.zeros(len(columns), device=device)
-            log_weight[FREQUENT:] = math.log((known - FREQUENT) / SAMPLED)
-        else:
-            exact, columns, log_weight = known + 1, torch.arange(known + 1, device=device), never
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            hidden = hidden_states(model, ids[:, :-1]).flatten(0, 1)
-        loss = SoftmaxLoss.apply(hidden, model.tok_emb.weight, ids[:, 1:].flatten(), columns, log_weight, exact)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        muon.step()
-        adam.step()
-        muon.zero_grad(set_to_none=True)
-        adam.zero_grad(set_to_none=True)
-        step, seen = step + 1, seen + BATCH * context
-        mean = loss.item() if mean is None else 0.98 * mean + 0.02 * loss.item()
-        used += time.perf_counter() - begin
-        if step % 50 == 0:
-            print(f"step {step} {used / 60:.1f} min, {seen / 1e6:.1f}M tokens, loss {mean:.3f}", flush=True)
-        if used - last_saved > 300 or used >= 60 * minutes:
-            last_saved = used
-            optimizers = {"muon": muon.state_dict(), "adam": adam.state_dict()}
-            state = {"model": model.state_dict(), **optimizers, "step": step, "seconds": used, "seen": seen}
-            write_whole(resume, partial(torch.save, state))
-            save_full(model, class_of, target)
-            report(model, {name: class_of[ids] for name, ids in held_out.items()}, never, limit=8)
+def with_other_table(model: GPTModel, table: torch.Tensor) -> GPTModel:
+    """A plain copy of a tied model on the CPU, in evaluation mode, with another token embedding (V, emb_dim)."""
+    copy = tied_model({**model_config(model), "vocab_size": len(table)})
+    weights = {name: weight.cpu() for name, weight in model.state_dict().items()}
+    copy.load_state_dict({**weights, "tok_emb.weight": table.cpu(), "out_head.weight": table.cpu()})
+    return copy.eval()
 
 
-def save_full(model: GPTModel, class_of: np.ndarray, target: Path) -> None:
-    """Save with a row for each of GPT-2's tokens, those that never occur sharing theirs."""
-    full = GPTModel({**CONFIG, "vocab_size": 1})
-    weights = model.state_dict()
-    table = weights["tok_emb.weight"][torch.from_numpy(class_of)]
-    full.tok_emb.weight = full.out_head.weight = torch.nn.Parameter(table)
-    full.load_state_dict({**weights, "tok_emb.weight": table, "out_head.weight": table})
-    save_course_model(full, CONFIG, target)
+def with_classes(full: GPTModel, classes: Classes) -> GPTModel:
+    """A model of classes from one of the whole vocabulary: a class's row is the mean of its tokens' rows."""
+    of_token, rows = torch.from_numpy(classes.of_token), full.tok_emb.weight.detach()
+    sums = rows.new_zeros(classes.count, rows.shape[1]).index_add_(0, of_token, rows)
+    return with_other_table(full, sums / torch.bincount(of_token, minlength=classes.count).clamp(min=1)[:, None])
+
+
+def with_all_tokens(model: GPTModel, classes: Classes) -> GPTModel:
+    """A model of the whole vocabulary from one of classes: the tokens of class 0 share a row."""
+    return with_other_table(model, model.tok_emb.weight.detach().cpu()[torch.from_numpy(classes.of_token)])
+
+
+class ClassLoss:
+    """The loss of a batch of classes, for `training_steps`. In evaluation it is exact.
+
+    In training the softmax is estimated, unless `exact` is set or the classes are few.
+    """
+
+    def __init__(self, classes: Classes, device: torch.device, exact: bool):
+        self.exact = exact
+        self.log_weight = torch.zeros(classes.count, device=device)
+        self.log_weight[0] = math.log(max(1, classes.unseen))
+        self.dtype = torch.bfloat16 if bfloat16_is_native(device) else torch.float32
+        self.chunk = 1024 if device.type == "cpu" else 8192
+
+    def __call__(
+        self, inputs: torch.Tensor, targets: torch.Tensor, model: GPTModel, device: torch.device
+    ) -> torch.Tensor:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            hidden = hidden_states(model, inputs.to(device)).flatten(0, 1)  # (B * T, C)
+        columns, log_weight = None, self.log_weight
+        frequent = 1 + FREQUENT  # class 0 too: nothing else would hold down its probability
+        rest = len(log_weight) - frequent
+        if model.training and not self.exact and rest > SAMPLED:
+            drawn = frequent + torch.randperm(rest)[:SAMPLED]
+            columns = torch.cat((torch.arange(frequent), drawn)).to(device)
+            log_weight = log_weight[columns]
+            log_weight[frequent:] = math.log(rest / SAMPLED)
+        table, labels = model.tok_emb.weight, targets.to(device).flatten()
+        return SoftmaxLoss.apply(hidden, table, labels, columns, log_weight, frequent, self.chunk, self.dtype)
+
+
+class MuonAndAdamW:
+    """Muon (Jordan et al., 2024) for the matrices of the blocks and AdamW for everything else, as one optimizer."""
+
+    def __init__(self, model: GPTModel):
+        if not hasattr(torch.optim, "Muon"):
+            raise ImportError(f"torch.optim.Muon is in torch from 2.9 on, and this is torch {torch.__version__}")
+        matrices = [parameter for parameter in model.trf_blocks.parameters() if parameter.dim() == 2]
+        others = [parameter for parameter in model.parameters() if not any(parameter is matrix for matrix in matrices)]
+        muon = torch.optim.Muon(matrices, weight_decay=0.01, momentum=0.95)
+        self.parts = (muon, torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.01, fused=True))
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return [group for part in self.parts for group in part.param_groups]
+
+    def zero_grad(self) -> None:
+        for part in self.parts:
+            part.zero_grad()
+
+    def step(self) -> None:
+        for part in self.parts:
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        states = [part.state_dict() for part in self.parts]
+        return {"parts": states, "param_groups": [group for state in states for group in state["param_groups"]]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for part, own in zip(self.parts, state["parts"], strict=True):
+            part.load_state_dict(own)
+
+
+class Run:
+    """A model in training, with its texts and its optimizer: as `checkpoint` has it, or at its beginning."""
+
+    def __init__(self, options: argparse.Namespace, checkpoint: Path):
+        self.options, self.device, self.progress = options, get_device(options.device), Progress()
+        training, self.held_out = read_tokens(options.tokens)
+        self.classes = Classes(training)
+        self.sources = {name: self.classes.of_token[ids].astype(np.int32) for name, ids in training.items()}
+        state = read_checkpoint(checkpoint) if checkpoint.exists() else None
+        self.seed = options.seed if state is None else state["extra"].get("seed")
+        if state is not None and state["extra"].get("classes") != self.classes.checksum:
+            raise ValueError(f"{checkpoint} is not a run on {options.tokens}: its classes are others")
+        torch.manual_seed(self.seed)
+        self.model = self._first_model() if state is None else tied_model(state["config"])
+        fuse(self.model).to(self.device)
+        self.optimizer = MuonAndAdamW(self.model)
+        if state is not None:
+            saved, _ = load_checkpoint(checkpoint, self.model, self.optimizer)
+            self.progress = Progress(step=saved.step, tokens_seen=saved.tokens_seen)
+            print(f"going on from {checkpoint}: {saved.step} updates, {saved.tokens_seen / 1e6:.1f} million tokens")
+
+    def _first_model(self) -> GPTModel:
+        if not self.options.start:
+            changes = {**self.options.config, "vocab_size": self.classes.count}
+            return tied_model(gpt_config("124M", **{**CONFIG, **changes}))
+        full, cfg = load_course_model(self.options.start)
+        if cfg["vocab_size"] != VOCABULARY:
+            raise ValueError(f"{self.options.start} has {cfg['vocab_size']} tokens; GPT-2's {VOCABULARY} are expected")
+        return with_classes(full, self.classes)
+
+    def go(self, updates: int, scale: Callable[[int], float], target: Path, exact_from: float, **extra: Any) -> None:
+        """Make so many updates, number `step` at `scale(step)` of the peak rates, and save to `target` on the way."""
+        options, first = self.options, self.progress.step
+        last, context = first + updates, len(self.model.pos_emb.weight)
+        windows = DrawnWindows(self.sources, options.mix, options.batch, context, self.seed, range(first, last))
+        held_out = [windows_in_order(self.classes.of_token[ids], context)[:EVALUATED] for ids in self.held_out.values()]
+        held_out = [(ids[:, :-1], ids[:, 1:]) for ids in held_out if len(ids)]
+        loss = ClassLoss(self.classes, self.device, options.exact or first >= exact_from)
+
+        def before_update(step: int) -> None:
+            for group, peak in zip(self.optimizer.param_groups, PEAK_RATES, strict=True):
+                group["lr"] = options.rate * peak * min(1.0, (step + 1) / WARM_UP) * scale(step)
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+
+        steps = evaluated_steps(
+            self.model,
+            windows,
+            held_out,
+            self.optimizer,
+            self.device,
+            num_epochs=1,
+            eval_freq=options.eval_every,
+            eval_iter=len(held_out),
+            loss_function=loss,
+            before_update=before_update,
+            progress=self.progress,
+        )
+        for progress, _ in steps:
+            loss.exact = options.exact or progress.step >= exact_from
+            if progress.step % options.save_every == 0 or progress.step == last:
+                extra |= {"seed": self.seed, "classes": self.classes.checksum}
+                save_checkpoint(target, self.model, self.optimizer, progress, **extra)
+
+
+def train(options: argparse.Namespace) -> None:
+    """Prolong a run at a constant learning rate, or begin it."""
+    run = Run(options, options.checkpoint)
+    run.go(options.updates, lambda step: 1.0, options.checkpoint, exact_from=math.inf)
+    describe(with_all_tokens(run.model, run.classes), run.held_out, run.device)
+
+
+def decay(options: argparse.Namespace) -> None:
+    """End a run: let the learning rate fall to zero in so many updates, and write the model."""
+    own = options.model.with_suffix(".decay.pt")
+    begun = read_checkpoint(options.checkpoint)["progress"]["step"]
+    extra = {"begun": begun, "updates": options.updates, "mix": options.mix}
+    kept = read_checkpoint(own)["extra"] if own.exists() else {}
+    run = Run(options, own if {name: kept.get(name) for name in extra} == extra else options.checkpoint)
+    last = begun + options.updates
+    if run.progress.step < last:  # else the model's file is all that is missing
+        exact_from = begun + EXACT_FROM * options.updates
+        run.go(last - run.progress.step, lambda step: (last - step) / options.updates, own, exact_from, **extra)
+    model = with_all_tokens(run.model, run.classes)
+    save_course_model(model, options.model)
+    own.unlink(missing_ok=True)
+    describe(model, run.held_out, run.device)
+
+
+def describe(model: GPTModel, held_out: Mapping[str, np.ndarray], device: torch.device) -> None:
+    """Print the perplexity of the first windows of each held-out text, and two samples."""
+    print_perplexities(model, held_out, device, EVALUATED)
+    print_samples(model.cpu(), "Once upon a time", 2)
 
 
 @torch.no_grad()
-def held_out_losses(model: GPTModel, texts: dict, extra: torch.Tensor | float = 0.0, limit: int | None = None) -> dict:
-    """Mean cross-entropy per token of each text, in windows of the context's length that do not overlap."""
-    device = model.tok_emb.weight.device
-    context, losses = CONFIG["context_length"], {}
-    for name, ids in texts.items():
-        ids = torch.from_numpy(ids.astype(np.int64)).to(device)
-        windows = ids[: (len(ids) - 1) // context * context + 1].unfold(0, context + 1, context)[:limit]
-        totals = [
-            F.cross_entropy(model(w[None, :-1])[0].float() + extra, w[1:], reduction="sum").item() for w in windows
-        ]
-        losses[name] = sum(totals) / (context * len(windows))
-    return losses
+def perplexities(
+    model: GPTModel, texts: Mapping[str, np.ndarray], device: torch.device, limit: int | None = None
+) -> dict[str, float]:
+    """Perplexity of each text in the first `limit` windows (all, if None) of the context's length, in float32.
+
+    A text that is shorter than a window is left out.
+    """
+    context, found = len(model.pos_emb.weight), {}
+    fuse(model).to(device).eval()
+    for name, text in texts.items():
+        losses = []
+        for ids in windows_in_order(text, context)[:limit].to(device):
+            losses.append(F.cross_entropy(model(ids[None, :-1])[0], ids[1:]).item())
+        if losses:
+            found[name] = math.exp(sum(losses) / len(losses))
+    return found
 
 
-def report(model: GPTModel, texts: dict, extra: torch.Tensor | float = 0.0, limit: int | None = None) -> None:
-    """Print the perplexity of each text."""
-    losses = held_out_losses(model, texts, extra, limit)
-    print(json.dumps({name: round(math.exp(loss), 2) for name, loss in losses.items()}, indent=1), flush=True)
+def print_perplexities(model, texts, device: torch.device, limit: int | None) -> None:
+    for name, perplexity in perplexities(model, texts, device, limit).items():
+        print(f"perplexity {perplexity:8.2f}  {name}", flush=True)
 
 
-def main() -> None:
+def print_samples(model: GPTModel, prompt: str, count: int, temperature: float = 0.7, tokens: int = 120) -> None:
+    """Print continuations of a prompt, with the seeds 1 to `count`."""
+    tokenizer, context = get_tokenizer("gpt2"), len(model.pos_emb.weight)
+    ids, options = torch.tensor([tokenizer.encode(prompt)]), {"temperature": temperature, "eos_id": END_OF_TEXT}
+    for seed in range(1, count + 1):
+        text = tokenizer.decode(generate(model, ids, tokens, context, seed=seed, **options)[0].tolist())
+        print(f"sample {seed}: {text}\n", flush=True)
+
+
+def assignments(text: str, number: type = float) -> dict[str, float]:
+    """The dictionary of an option such as "stories=45,dialogue=20"."""
+    try:
+        found = {name: number(value) for name, value in (part.split("=") for part in text.split(","))}
+    except ValueError:
+        found = {"": 0}
+    if min(found.values()) <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form name=number,name=number, numbers above 0")
+    return found
+
+
+def at_least_one(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
+def read_options(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["prepare", "train", "evaluate"])
-    parser.add_argument("source", type=Path, help="the corpus folder for prepare, else the tokens file")
-    parser.add_argument("target", type=Path, help="the tokens file for prepare, else the model file")
-    parser.add_argument("--minutes", type=float, default=120)
-    parser.add_argument("--seed", type=int, default=123)
-    options = parser.parse_args()
-    if options.command == "prepare":
-        prepare(options.source, options.target)
-    elif options.command == "train":
-        train(options.source, options.target, options.minutes, options.seed)
-    else:
-        model, _ = load_course_model(options.target)
-        report(fuse(model), read_tokens(options.source)[1])
+    commands = parser.add_subparsers(dest="command", required=True)
+    add = {name: commands.add_parser(name).add_argument for name in ("prepare", "train", "decay", "evaluate", "sample")}
+    for name in ("corpus", "modern", "tokens"):
+        add["prepare"](name, type=Path)
+    for command in ("train", "decay"):
+        add[command]("tokens", type=Path, help="the file that `prepare` wrote")
+        add[command]("checkpoint", type=Path, help="the file that `train` keeps the run in")
+        add[command]("--updates", type=at_least_one, required=True)
+        add[command]("--mix", type=assignments, required=True, help="weights of the sources: stories=45,dialogue=20")
+        add[command]("--batch", type=at_least_one, default=12, help="windows per update (default 12)")
+        add[command]("--rate", type=float, default=1.0, help="factor for both learning rates")
+        add[command]("--exact", action="store_true", help="never estimate the softmax")
+        add[command]("--save-every", type=at_least_one, default=200, metavar="UPDATES")
+        add[command]("--eval-every", type=at_least_one, default=500, metavar="UPDATES")
+        add[command]("--device", help="cpu, cuda or mps")
+    add["decay"]("model", type=Path, help="the file to write the model to")
+    add["train"]("--start", type=Path, help="a course model to begin with, where there is no checkpoint yet")
+    add["train"]("--config", type=partial(assignments, number=int), default={}, help="other sizes: n_layers=8")
+    add["train"]("--seed", type=int, default=123)
+    add["evaluate"]("tokens", type=Path, help="the file that `prepare` wrote")
+    add["evaluate"]("model", type=Path, help="the file that `decay` wrote")
+    add["evaluate"]("--windows", type=at_least_one, help="only the first windows of each text")
+    add["evaluate"]("--device", help="cpu, cuda or mps")
+    add["sample"]("model", type=Path, help="the file that `decay` wrote")
+    add["sample"]("--prompt", default="Once upon a time")
+    add["sample"]("--count", type=at_least_one, default=20)
+    add["sample"]("--temperature", type=float, default=0.7)
+    add["sample"]("--tokens", type=at_least_one, default=120, help="length of a sample")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = read_options(arguments)
+    try:
+        if options.command == "prepare":
+            prepare(options.corpus, options.modern, options.tokens)
+        elif options.command == "train":
+            train(options)
+        elif options.command == "decay":
+            decay(options)
+        elif options.command == "evaluate":
+            model, _ = load_course_model(options.model)
+            print_perplexities(model, read_tokens(options.tokens)[1], get_device(options.device), options.windows)
+        else:
+            model, _ = load_course_model(options.model)
+            print_samples(model, options.prompt, options.count, options.temperature, options.tokens)
+    except (ValueError, OSError, ArithmeticError, ImportError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # otherwise half of the time goes into clearing memory that is freed and allocated again
     main()

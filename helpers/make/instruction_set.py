@@ -1,9 +1,10 @@
-"""Makes the embedded instruction set from its seeds: `python -m helpers.make.instruction_set` writes the file anew.
+"""Makes the embedded instruction set from its seeds: `python -m helpers.make.instruction_set` writes its files anew.
 
-Some kinds of task are written out in full, one entry a line (`seeds/written`). The others put material
+Some kinds of task are written out in full, one entry per line (`seeds/written`). The others put material
 (`seeds/material`, or random numbers) into the gaps of a number of phrasings (`seeds/phrasings`), where each phrasing
 of a request comes with the form of its answer. All is drawn from seeded generators, one for each kind, so that the
-file comes out the same, byte for byte, on every machine.
+files come out the same, byte for byte, on every machine: `instructions.json`, and `kinds.json` with the kind of task of
+each entry, which `helpers.texts.kind_of` reads.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from ..texts import EMBEDDED_INSTRUCTIONS
+from ..texts import EMBEDDED_INSTRUCTIONS, INSTRUCTION_KINDS
 
 INSTRUCTIONS_FILE = EMBEDDED_INSTRUCTIONS["instructions"]
 _SEEDS = INSTRUCTIONS_FILE.parent / "seeds"
@@ -69,25 +70,11 @@ def kinds() -> list[str]:
     return [kind for kind, _ in _in_order()]
 
 
-def kind_of(entry: Entry) -> str:
-    """The kind of an entry of the embedded set, found by its instruction and input, wherever a split has put it.
-
-    Raises ValueError for an entry that is not in the set.
-    """
-    try:
-        return _kind_by_request()[entry["instruction"], entry["input"]]
-    except KeyError:
-        raise ValueError(f"entry={entry!r} is not an entry of the embedded instruction set") from None
-
-
-def write_instructions(path: Path | str = INSTRUCTIONS_FILE) -> None:
-    """Write the entries to a JSON file, formatted as the book's instruction set is."""
-    Path(path).write_bytes(json.dumps(make_entries(), indent=4).encode())
-
-
-@cache
-def _kind_by_request() -> dict[tuple[str, str], str]:
-    return {(entry["instruction"], entry["input"]): kind for kind, entry in _in_order()}
+def write_instructions(folder: Path | str = INSTRUCTIONS_FILE.parent) -> None:
+    """Write `instructions.json`, formatted as the book's instruction set is, and `kinds.json` beside it."""
+    folder = Path(folder)
+    (folder / INSTRUCTIONS_FILE.name).write_bytes(json.dumps(make_entries(), indent=4).encode())
+    (folder / INSTRUCTION_KINDS.name).write_bytes(json.dumps(kinds(), indent=0).encode())
 
 
 @cache

@@ -2,11 +2,11 @@
 
     python -m helpers.make.message_set
 
-Most messages are written by hand, one a line, in the files `ham_*.txt` and `spam_*.txt`. What must not be real, or must
-not differ between the classes, stands there as a slot: "{bank}", "{link}", "{mobile}". The rest of the ham comes from
-frames, lines with choices in them, `{like|such as} {this|these}`, each used several times; a draw that resembles a
-message that is there already is thrown away. Every message has a random generator of its own, seeded by its line, so
-a changed line changes that message only, and the file comes out the same, byte for byte, on every machine.
+Most messages are written by hand, one per line, in the files `ham_*.txt` and `spam_*.txt`. What must not be real, or
+must not differ between the classes, stands there as a slot: "{bank}", "{link}", "{mobile}". The rest of the ham comes
+from frames, lines with choices in them, `{like|such as} {this|these}`, each used several times; a draw that resembles
+an earlier message is thrown away. Every message has a random generator of its own, seeded by its line, so a changed
+line changes that message only, and the file comes out the same, byte for byte, on every machine.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from ..gpt import GELU, FeedForward, LayerNorm
 from .fused import FusedGELU, FusedLayerNorm
 
 
-def few_rows(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+def linear_few_rows(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:
     """What `linear(x)` gives, faster when x (..., d_in) has up to 24 rows in float32 on a CPU, as when generating.
 
     PyTorch's matrix product is made for many rows: it first brings the weights into another order, and for one row some
@@ -32,20 +32,20 @@ def few_rows(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:
     return out.reshape(*x.shape[:-1], len(weight))
 
 
-def quick(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def forward_few_rows(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """What `module(x)` gives, fast for a few rows: for exactly the course's classes and `nn.Linear`, hooks aside.
 
     Any other module (LoRA, weights of fewer bits, a layer of your own) is called as it is.
     """
     kind = type(module)
     if kind is nn.Linear:
-        return few_rows(module, x)
+        return linear_few_rows(module, x)
     if kind in (LayerNorm, FusedLayerNorm):
         return FusedLayerNorm.forward(module, x)
     if kind in (GELU, FusedGELU):
         return FusedGELU.forward(module, x)
     if kind is FeedForward:
         for layer in module.layers:
-            x = quick(layer, x)
+            x = forward_few_rows(layer, x)
         return x
     return module(x)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from ..attention import MultiHeadAttention
 from ..gpt import GELU, LayerNorm
+from .parts import is_causal_attention, is_unchanged, is_unpatched, register_fused
 
 
 class FusedMultiHeadAttention(MultiHeadAttention):
@@ -71,11 +72,22 @@ _FUSED = {
     GELU: FusedGELU,
     nn.Dropout: FusedDropout,
 }
+register_fused(_FUSED)
 
 
 def fuse(model: torch.nn.Module) -> torch.nn.Module:
-    """Make a model built of the course's classes use fused kernels, in place; parameters stay as they are."""
-    for module in model.modules():
-        if type(module) in _FUSED:
-            module.__class__ = _FUSED[type(module)]
+    """Make a model built of the course's classes use fused kernels, in place; parameters stay as they are.
+
+    What is not exactly one of the course's classes stays as it is: subclasses, attention with another mask or with
+    another layer in the place of its dropout, classes whose `forward` was replaced.
+    """
+    for module in list(model.modules()):
+        kind = type(module)
+        if kind in _FUSED and is_unpatched(kind) and (kind is not MultiHeadAttention or _is_fusible(module)):
+            module.__class__ = _FUSED[kind]
     return model
+
+
+def _is_fusible(attention: MultiHeadAttention) -> bool:
+    """Whether attention has the mask that the fused kernel takes for granted, and a dropout that nothing listens to."""
+    return is_causal_attention(attention) and is_unchanged(attention.dropout)

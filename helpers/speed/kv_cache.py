@@ -1,8 +1,8 @@
 """Keys and values kept between the tokens of a generation, so that each new token costs one token's work.
 
-Works on any `GPTModel`, through its own layers, so it also serves models whose layers were exchanged; layers that are
-the course's own are computed by `helpers.speed.few_rows`. The buffers are allocated once. Rows of a batch may have
-different lengths: each row has a position of its own.
+For models that are made of exactly the course's own parts (`helpers.speed.parts.is_course_gpt`), LoRA layers and other
+weight formats included; `generate` computes any other model without a cache. The buffers are allocated once. Rows of a
+batch may have different lengths: each row has a position of its own.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ import torch
 import torch.nn.functional as F
 
 from ..gpt import GPTModel
-from .few_rows import quick
+from .few_rows import forward_few_rows
 
 
 class KVCache:
     """Room for the keys and values of `capacity` tokens in each of `batch` rows: per layer (B, H, capacity, D)."""
 
     def __init__(self, model: GPTModel, batch: int, capacity: int):
-        attention, like = model.trf_blocks[0].att, model.pos_emb.weight
-        shape, device = (batch, attention.num_heads, capacity, attention.head_dim), like.device
-        self.keys = [torch.zeros(shape, dtype=like.dtype, device=device) for _ in model.trf_blocks]
-        self.values = [torch.zeros(shape, dtype=like.dtype, device=device) for _ in model.trf_blocks]
+        options = {"dtype": model.pos_emb.weight.dtype, "device": model.pos_emb.weight.device}
+        shapes = [(batch, block.att.num_heads, capacity, block.att.head_dim) for block in model.trf_blocks]
+        self.keys = [torch.zeros(shape, **options) for shape in shapes]
+        self.values = [torch.zeros(shape, **options) for shape in shapes]
+        device = options["device"]
         self.capacity = capacity
         self.lengths = torch.zeros(batch, dtype=torch.long, device=device)  # tokens held in each row
         self.longest, self.even = 0, True  # the largest of them, and whether they are all the same
@@ -42,9 +43,12 @@ def forward_cached(model: GPTModel, idx: torch.Tensor, cache: KVCache, new: torc
 
     `idx` is int64 (B, N): the tokens that follow those in the cache, padded at the right if rows have different
     numbers of them; `new` (B,) says how many of the N count in each row (all, if left out). Returns (B, vocab_size).
-    The model must be in evaluation mode. Raises ValueError if the cache has no room left for them.
+    The model must be in evaluation mode. Raises ValueError if the cache has no room left for them, and for a `new` that
+    is not from 1 to N.
     """
     batch, count = idx.shape
+    if new is not None and not bool(((new >= 1) & (new <= count)).all()):
+        raise ValueError(f"new={new.tolist()} must be from 1 to the {count} tokens of idx in each row")
     if new is not None and bool((new == count).all()):
         new = None  # no padding after all
     longest = cache.longest + count  # keys beyond this column are empty in every row
@@ -63,8 +67,10 @@ def forward_cached(model: GPTModel, idx: torch.Tensor, cache: KVCache, new: torc
         later = (cache.columns[:longest] > positions[:, :, None])[:, None]
         mask = torch.zeros_like(later, dtype=x.dtype).masked_fill_(later, -torch.inf)
     for block, keys, values in zip(model.trf_blocks, cache.keys, cache.values, strict=True):
-        att, normed = block.att, quick(block.norm1, x)
-        projected = [quick(layer, normed) for layer in (att.W_query, att.W_key, att.W_value)]  # (..., C) each
+        att, normed = block.att, forward_few_rows(block.norm1, x)
+        projected = [
+            forward_few_rows(layer, normed) for layer in (att.W_query, att.W_key, att.W_value)
+        ]  # (..., C) each
         if real is not None:
             projected = [y.new_zeros(batch, count, att.d_out).masked_scatter_(real[:, :, None], y) for y in projected]
         if count == 1:  # the heads of one token already lie one after the other
@@ -78,8 +84,8 @@ def forward_cached(model: GPTModel, idx: torch.Tensor, cache: KVCache, new: torc
             keys[rows, :, positions], values[rows, :, positions] = k.transpose(1, 2), v.transpose(1, 2)
         mixed = F.scaled_dot_product_attention(q, keys[:, :, :longest], values[:, :, :longest], attn_mask=mask)
         mixed = mixed.transpose(1, 2).reshape(batch, count, att.d_out)
-        x = x + quick(att.out_proj, mixed if real is None else mixed[real])
-        x = x + quick(block.ff, quick(block.norm2, x))
+        x = x + forward_few_rows(att.out_proj, mixed if real is None else mixed[real])
+        x = x + forward_few_rows(block.ff, forward_few_rows(block.norm2, x))
     cache.advance(count if new is None else new)
     last = x[:, -1] if new is None else x[new.cumsum(0) - 1]  # (B, C)
-    return quick(model.out_head, quick(model.final_norm, last))
+    return forward_few_rows(model.out_head, forward_few_rows(model.final_norm, last))

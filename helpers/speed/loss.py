@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from ..gpt import GPTModel, hidden_states
+from ..gpt import hidden_states
 from ..settings import bfloat16_is_native
 from .fused import fuse
+from .parts import is_course_gpt
 
 
 def speed_up(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
-    device: torch.device,
+    device: torch.device | str,
     loss_function: Callable[..., torch.Tensor],
     chunked: bool = False,
 ) -> Callable[..., torch.Tensor]:
     """Prepare a model and an optimizer for fast training; returns the loss function to use from now on.
 
-    The model is fused, AdamW becomes fused too if it has not begun yet, and losses are computed under bfloat16
-    autocast where that is native. `chunked` says that it is the language-model loss, which is then taken in chunks.
+    The model's parts that are exactly the course's are fused, AdamW becomes fused too if it has not begun yet and the
+    device has that kernel, and losses are computed under bfloat16 autocast where that is native. `chunked` says that it
+    is the language-model loss, which is then taken in chunks if the whole model is the course's own.
     """
     fuse(model)
-    if isinstance(optimizer, torch.optim.AdamW) and not optimizer.state:
+    if type(optimizer) is torch.optim.AdamW and not optimizer.state and _can_fuse(optimizer):
         for group in optimizer.param_groups:
             group["fused"], group["foreach"] = True, False
-    native = bfloat16_is_native(device)
-    chunked = chunked and native and type(model).forward is GPTModel.forward
+    kind, native = torch.device(device).type, bfloat16_is_native(device)
 
     def fast_loss(input_batch: Any, target_batch: Any, model: torch.nn.Module, device: torch.device) -> torch.Tensor:
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=native):
-            if not chunked:
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=native):
+            if not (chunked and native and _has_plain_head(model)):
                 return loss_function(input_batch, target_batch, model, device)
             hidden = hidden_states(model, input_batch.to(device)).flatten(0, 1)  # (B * T, C)
         targets = target_batch.to(device).flatten()
@@ -46,50 +46,72 @@ def speed_up(
     return fast_loss
 
 
+def _has_plain_head(model: torch.nn.Module) -> bool:
+    """Whether a model is the course's own, with an output layer that is a matrix and nothing else."""
+    return is_course_gpt(model) and type(model.out_head) is torch.nn.Linear and model.out_head.bias is None
+
+
+def _can_fuse(optimizer: torch.optim.AdamW) -> bool:
+    """Whether PyTorch has the fused kernel for the devices and types of an optimizer's parameters and settings."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if any(group.get("differentiable") or group.get("capturable") for group in optimizer.param_groups):
+        return False
+    try:
+        torch.optim.AdamW(parameters, fused=True)  # which looks at each of them
+    except RuntimeError:
+        return False
+    return True
+
+
 class SoftmaxLoss(torch.autograd.Function):
     """Mean cross-entropy of hidden states (N, C) against class ids (N,), through a table of classes (V, C).
 
-    Computed in bfloat16, chunk by chunk, with the gradients on the way, so that no (N, V) tensor is ever kept.
+    Computed chunk by chunk, with the gradients on the way, so that no (N, V) tensor is ever kept. The matrix products
+    are in `dtype`, the rest in float32, so that small losses and their gradients are as precise as large ones.
+    `log_weight` (V,) is added to the logits: a class that stands for n classes has log(n).
 
-    The softmax can be estimated (Jean et al., 2015): `columns` (K,) then lists the classes that get a logit, with
-    `log_weight` (K,) added to it. The first `exact` classes must come first, in order; a target beyond them gets its
-    logit in a column of its own.
+    The softmax can be estimated (Jean et al., 2015). `columns` (K,) then lists the classes that get a logit: first
+    those below `exact`, in order, then others, drawn without repetition, that stand for all the rest by their
+    `log_weight` (K,). A target among the rest gets a logit of its own, without weight; where it has also been drawn, it
+    is not counted once more.
     """
 
     @staticmethod
-    def forward(ctx, hidden, table, targets, columns=None, log_weight=None, exact=None, chunk=512):
+    def forward(
+        ctx, hidden, table, targets, columns=None, log_weight=None, exact=None, chunk=1024, dtype=torch.bfloat16
+    ):
         if not len(hidden):
             raise ValueError("targets holds no label: there is nothing to average")
-        hidden16 = hidden.to(torch.bfloat16)
-        table16 = (table if columns is None else table[columns]).to(torch.bfloat16)
-        exact = len(table) if exact is None else exact
-        d_hidden, d_columns = torch.empty_like(hidden16), None
+        if columns is None:
+            exact, column_of = len(table), torch.arange(len(table), device=table.device)
+        else:
+            column_of = torch.full((len(table),), -1, device=table.device)  # -1: this class has no column
+            column_of[columns] = torch.arange(len(columns), device=table.device)
+        used = (table if columns is None else table[columns]).to(dtype)  # (K, C)
+        inputs, share, total = hidden.to(dtype), 1 / len(hidden), 0.0  # each position's share of the mean
+        d_hidden, d_used = torch.empty_like(hidden), None
         d_table = None if columns is None else torch.zeros_like(table)
-        last, total, share = len(table16), 0.0, 1 / len(hidden)  # each position's share of the mean
-        sampled = last > exact or exact < len(table)
-        for x, y, dx in zip(hidden16.split(chunk), targets.split(chunk), d_hidden.split(chunk), strict=True):
-            logits = x @ table16.T  # (n, K)
-            if log_weight is not None:
-                logits += log_weight.to(torch.bfloat16)
-            column = y
-            if sampled:
-                own, inside = table[y].to(torch.bfloat16), y < exact  # (n, C), (n,)
-                own_logit = (x * own).sum(dim=-1).masked_fill(inside, -math.inf)
-                logits = torch.cat((logits, own_logit[:, None]), dim=-1)  # (n, K + 1)
-                column = torch.where(inside, y, last)
-            p = torch.softmax(logits, dim=-1)
-            rows = torch.arange(len(x), device=x.device)
-            total += -p[rows, column].float().clamp(min=1e-30).log().sum()
-            p[rows, column] -= 1
-            dx.copy_(p[:, :last] @ table16)
-            if sampled:
-                dx += p[:, last:] * own
-                d_table.index_add_(0, y, (p[:, last:] * x).to(d_table.dtype) * share)
-            part = p[:, :last].T @ (x * share)  # (K, C)
-            d_columns = part.to(table.dtype) if d_columns is None else d_columns.add_(part)
+        buffer = used.new_empty(min(chunk, len(hidden)), len(used))
+        tile = max(1, 2**18 // len(used)) if used.is_cpu else chunk  # 1 MiB of logits stays in a core's cache
+        for x, y, dx in zip(inputs.split(chunk), targets.split(chunk), d_hidden.split(chunk), strict=True):
+            logits = torch.mm(x, used.T, out=buffer[: len(x)])  # (n, K)
+            own, inside = table[y].to(dtype), y < exact  # (n, C), (n,)
+            own_logit = (x.float() * own.float()).sum(dim=-1)
+            arguments = [t.split(tile) for t in (logits, column_of[y], own_logit, inside)]
+            results = [_logits_to_gradient(log_weight, *tiles) for tiles in zip(*arguments, strict=True)]
+            losses, rest, whole = map(torch.cat, zip(*results, strict=True))  # (n,) each
+            total += losses.sum()
+            scale = (share / whole)[:, None]
+            dx.copy_((logits @ used) * scale)
+            part = logits.T @ (x * scale).to(dtype)  # (K, C)
+            d_used = part.to(table.dtype) if d_used is None else d_used.add_(part)
+            if columns is not None:
+                d_own = rest.masked_fill(inside, 0)[:, None] * -scale  # (n, 1)
+                dx += d_own * own
+                d_table.index_add_(0, y, (d_own * x).to(table.dtype))
         if columns is not None:
-            d_table.index_add_(0, columns, d_columns)
-        ctx.save_for_backward(d_hidden.to(hidden.dtype) * share, d_columns if columns is None else d_table)
+            d_table.index_add_(0, columns, d_used)
+        ctx.save_for_backward(d_hidden, d_used if columns is None else d_table)
         return total * share
 
     @staticmethod
@@ -97,4 +119,33 @@ class SoftmaxLoss(torch.autograd.Function):
         d_hidden, d_table = ctx.saved_tensors
         if grad != 1:  # a pass over a large table, which is seldom needed
             d_hidden, d_table = grad * d_hidden, grad * d_table
-        return d_hidden, d_table, None, None, None, None, None
+        return d_hidden, d_table, None, None, None, None, None, None
+
+
+def _logits_to_gradient(
+    log_weight: torch.Tensor | None,
+    logits: torch.Tensor,
+    column: torch.Tensor,
+    own_logit: torch.Tensor,
+    inside: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Replace logits (n, K), in place, by the gradient of each row's loss times that row's `whole`.
+
+    `column` (n,) is the target's column, -1 if it has none. Where `inside` is false, `own_logit` is the target's logit.
+    Returns (n,) each, the last two in units of the largest exp(logit) of the row: the loss, the sum over all but the
+    target (`rest`), and the sum over all (`whole`).
+    """
+    rows = torch.arange(len(logits), device=logits.device)
+    odds = logits.float()  # a copy, unless in float32
+    if log_weight is not None:
+        odds += log_weight
+    target = torch.where(inside, odds[rows, column], own_logit)
+    largest = torch.maximum(odds.amax(dim=-1), target)
+    odds.sub_(largest[:, None]).exp_()
+    odds[rows, column] = odds[rows, column].masked_fill(column >= 0, 0)
+    rest, distance = odds.sum(dim=-1), target - largest
+    # The gradient at the target is p - 1 = -rest / whole; that of a target with a logit of its own is elsewhere.
+    odds[rows, column] = torch.where(inside, -rest, odds[rows, column])
+    logits.copy_(odds)
+    losses = torch.log1p(rest + torch.expm1(distance)) - distance  # log(whole) - distance, precise where it is small
+    return losses, rest, rest + distance.exp()

@@ -1,4 +1,4 @@
-"""How this process gives memory back to the system."""
+"""When the C library gives memory back to the system: settings of the whole process, never changed by default."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ def keep_freed_memory() -> None:
     """Let this process keep freed blocks of up to 2 GiB for its next allocations (Linux; elsewhere nothing happens).
 
     The C library hands large blocks back to the system when they are freed, and the system clears every page of them
-    before it gives them out again. Training frees and allocates the same blocks in each step.
+    before it gives them out again. Training frees and allocates the same blocks in each step. The setting holds for
+    everything that the process runs, so nothing in `helpers` calls this: a program may, where its user asked for it.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:  # it is there in glibc
+    if mallopt is not None:  # glibc has it, other C libraries may not
         trim_threshold, mmap_threshold = -1, -3  # as numbered in malloc.h
         mallopt(trim_threshold, 2**31 - 1)
         mallopt(mmap_threshold, 2**31 - 1)

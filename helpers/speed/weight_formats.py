@@ -15,6 +15,7 @@ Training, GPUs and 4 bits are not in this module.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..gpt import GPTModel
+from .parts import register_linear
 
 
 class ColumnLinear(nn.Module):
@@ -72,12 +74,27 @@ class Int8Linear(ColumnLinear):
     """A linear layer with weights in 8 bits, for inputs in float32; scale and offset are 8 more bytes of a piece."""
 
     dtype, piece, few = torch.float32, 384, 16
-    pack = staticmethod(torch.ops.quantized.embedding_bag_byte_prepack)
-    unpack = staticmethod(torch.ops.quantized.embedding_bag_byte_unpack)
+
+    @staticmethod
+    def pack(pieces: torch.Tensor) -> torch.Tensor:
+        return _quantized("embedding_bag_byte_prepack")(pieces)
+
+    @staticmethod
+    def unpack(packed: torch.Tensor) -> torch.Tensor:
+        return _quantized("embedding_bag_byte_unpack")(packed)
 
     def sum_pieces(self, rows: torch.Tensor, starts: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-        kernel = torch.ops.quantized.embedding_bag_byte_rowwise_offsets
+        kernel = _quantized("embedding_bag_byte_rowwise_offsets")
         return kernel(self.weight, rows, starts, per_sample_weights=factors)
+
+
+def _quantized(name: str) -> Callable[..., torch.Tensor]:
+    """An operator of `torch.ops.quantized`, looked up when it is used: some builds of PyTorch come without them."""
+    try:
+        return getattr(torch.ops.quantized, name)
+    except AttributeError:
+        message = f"weights in 8 bits need torch.ops.quantized.{name}, which PyTorch {torch.__version__} does not have"
+        raise NotImplementedError(message) from None
 
 
 class PackedLinear(nn.Module):
@@ -109,6 +126,10 @@ class PackedLinear(nn.Module):
         super().__setstate__({**state, "packed": self._pack(state["packed"])})
 
 
+for _kind in (BFloat16Linear, Int8Linear, PackedLinear):
+    register_linear(_kind)
+
+
 def _exchange(model: GPTModel, kind: type[nn.Module]) -> GPTModel:
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
@@ -118,7 +139,10 @@ def _exchange(model: GPTModel, kind: type[nn.Module]) -> GPTModel:
 
 
 def quantize_int8(model: GPTModel) -> GPTModel:
-    """Turn a model's linear layers into `Int8Linear`, in place; for generation only, on a CPU and in float32."""
+    """Turn a model's linear layers into `Int8Linear`, in place; for generation only, on a CPU and in float32.
+
+    Raises NotImplementedError where PyTorch comes without the operators for 8 bits.
+    """
     return _exchange(model, Int8Linear)
 
 
@@ -131,6 +155,8 @@ def pack_weights(model: GPTModel) -> GPTModel:
     """Turn a model's linear layers into `PackedLinear`, in place; for generating several texts at once in float32.
 
     What the model computes stays the same to rounding. A single text is slower than with the plain model, and an output
-    layer that shared the embedding's weights gets a copy of its own. Where PyTorch has no oneDNN, nothing is packed.
+    layer that shared the embedding's weights gets a copy of its own. Where PyTorch has no oneDNN, or not the two
+    private operators that pack weights and use them, nothing is packed.
     """
-    return _exchange(model, PackedLinear) if torch.backends.mkldnn.is_available() else model.eval()
+    operators = all(hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise"))
+    return _exchange(model, PackedLinear) if torch.backends.mkldnn.is_available() and operators else model.eval()

@@ -1,14 +1,28 @@
-"""What every exercise checker shares: verdicts, the decorator that makes a checker, comparisons, quizzes."""
+"""What every exercise checker shares: verdicts, reading and comparing answers, and the self-tests.
+
+A checker is a function that raises `Hint` for a wrong answer and returns why a right one is right; `exercise` turns
+both into a `Verdict`. The learner's code runs inside `call`, so its errors are told from the checker's own.
+"""
 
 from __future__ import annotations
 
 import functools
 import html
-from collections.abc import Callable, Sequence
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import torch
+
+QUIZZES = Path(__file__).parents[2] / "assets" / "quizzes"  # the self-tests' questions, one file per notebook
+FEWEST_OPTIONS = 3  # of a question; with two, half of all guesses would be right
+RTOL, ATOL = 1e-3, 1e-4  # results that agree to three digits are the same
+_SEED = 1  # of what a check draws from PyTorch's global generator, such as a layer's first weights
 
 
 @dataclass(frozen=True)
@@ -42,18 +56,35 @@ class Hint(Exception):
     """Raised inside a checker to say what is wrong with an answer, without giving the solution away."""
 
 
+class AnswerError(Hint):
+    """The learner's own code stopped with `error`."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(f"Your answer stopped with {type(error).__name__}: {error}")
+        self.error = error
+
+
+class CheckerError(Exception):
+    """A checker has a bug: it stopped outside the learner's code."""
+
+
 EXERCISES: dict[str, Callable[..., Verdict]] = {}
+SELF_TESTS: dict[str, Callable[..., Verdict]] = {}
 
 
-def exercise(number: str) -> Callable[[Callable[..., str]], Callable[..., Verdict]]:
+def exercise(
+    number: str, signature: str = "", *, may_return_none: bool = False
+) -> Callable[[Callable[..., str]], Callable[..., Verdict]]:
     """Make a checker of a function that takes an answer and returns the explanation of why it is right.
 
-    The function raises `Hint` for a wrong answer. An answer of None, or `...`, counts as not given. Whatever the
-    learner's own code raises becomes a verdict too, so a checker itself never fails.
+    Where the answer is to be a function, `signature` says how it is called, such as "count(text)", and
+    `may_return_none` whether None can be a right result. An answer of None, or `...`, counts as not given. A check
+    leaves PyTorch's random state on the CPU as it was. Raises CheckerError where `check` raises anything but `Hint`.
     """
 
     def register(check: Callable[..., str]) -> Callable[..., Verdict]:
         title = f"Exercise {number}"
+        guard = functools.partial(_guarded, signature=signature, may_return_none=may_return_none)
 
         @functools.wraps(check)
         def checker(*answers: Any, **named: Any) -> Verdict:
@@ -61,16 +92,60 @@ def exercise(number: str) -> Callable[[Callable[..., str]], Callable[..., Verdic
             if not given or any(answer is None or answer is ... for answer in given):
                 return Verdict(None, title, "Replace None with your answer and run the cell again.")
             try:
-                return Verdict(True, title, check(*answers, **named))
+                with torch.random.fork_rng(devices=[]):
+                    torch.default_generator.manual_seed(_SEED)  # torch.manual_seed would seed the GPUs as well
+                    by_name = {name: guard(answer) for name, answer in named.items()}
+                    return Verdict(True, title, check(*map(guard, answers), **by_name))
             except Hint as hint:
                 return Verdict(False, title, str(hint))
             except Exception as error:
-                return Verdict(False, title, f"Your answer stopped with {type(error).__name__}: {error}")
+                raise CheckerError(
+                    f"The checker of exercise {number} failed, which says nothing about your answer. Please report it, "
+                    "with your answer and the lines above."
+                ) from error
 
+        checker.signature = signature
         EXERCISES[number] = checker
         return checker
 
     return register
+
+
+def _guarded(answer: Any, signature: str, may_return_none: bool) -> Any:
+    """A learner's function that runs inside `call`; any other answer as it is."""
+    is_function = callable(answer) and not isinstance(answer, torch.nn.Module)
+    if not signature:
+        return functools.partial(call, answer) if is_function and not isinstance(answer, type) else answer
+    kind = type(answer).__name__
+    expect(is_function, f"Hand in the function itself, to be called as {signature}; this is a {kind}.")
+
+    def function(*given: Any, **named: Any) -> Any:
+        result = call(answer, *given, **named)
+        expect(result is not None or may_return_none, "Your function returned nothing: is there a return at its end?")
+        return result
+
+    return function
+
+
+def call(code: Callable, *given: Any, **named: Any) -> Any:
+    """What the learner's `code` (a function, class, module or method) returns; AnswerError if it raises."""
+    try:
+        return code(*given, **named)
+    except Hint:  # from a stand-in that the checker handed over
+        raise
+    except (Exception, SystemExit) as error:
+        raise AnswerError(error) from error
+
+
+@contextmanager
+def explained(kind: type | tuple[type, ...], hint: str, pattern: str = "") -> Iterator[None]:
+    """Raise `Hint` with `hint` where the learner's code stops with an error of a `kind` whose text has the pattern."""
+    try:
+        yield
+    except AnswerError as stopped:
+        if isinstance(stopped.error, kind) and re.search(pattern, str(stopped.error)):
+            raise Hint(f"{hint}\n{str(stopped).splitlines()[0]}") from None
+        raise
 
 
 def expect(condition: bool, hint: str) -> None:
@@ -79,70 +154,164 @@ def expect(condition: bool, hint: str) -> None:
         raise Hint(hint)
 
 
-def expect_function(answer: Any, call: str) -> None:
-    """Raise `Hint` unless `answer` can be called as `call` says, such as "count(text)"."""
+def expect_kind(value: Any, kind: type | tuple[type, ...], what: str) -> None:
+    """Raise `Hint` unless `value` is a `kind`, described by `what`, such as "A list of strings"."""
+    expect(isinstance(value, kind), f"{what} is expected, not {type(value).__name__}.")
+
+
+def read_number(value: Any, what: str = "Your result") -> float:
+    """A number of any type, NumPy's included, or a tensor or array of one number. Raises `Hint` for anything else."""
+    plain = _plain(value)
+    try:
+        return float("text" if isinstance(plain, bool | str | bytes) else plain)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise Hint(f"{what} must be one number, not {type(value).__name__}.") from None
+
+
+def read_integer(value: Any, what: str = "Your result") -> int:
+    """An int, NumPy's included, or a tensor or array of one. Raises `Hint` for anything else, floats and bool too."""
+    plain = _plain(value)
+    whole = isinstance(plain, Integral) and not isinstance(plain, bool)
+    expect(whole, f"{what} must be a whole number of type int, not {type(value).__name__}.")
+    return int(plain)
+
+
+def _plain(value: Any) -> Any:
+    """The Python number in a NumPy number or in a tensor or array of one element; anything else as it is."""
+    try:
+        return value.item() if hasattr(value, "item") else value
+    except (ValueError, RuntimeError):
+        return value
+
+
+def read_share(value: Any, case: str) -> float:
+    """A number from 0 to 1. Raises `Hint` for anything else, percent included."""
+    share = read_number(value)
     expect(
-        callable(answer) and not isinstance(answer, torch.nn.Module),
-        f"Hand in the function itself, to be called as {call}; this is a {type(answer).__name__}.",
+        not 1 < share <= 100, f"{case} You get {share:.4g}: a share from 0 to 1 is expected, not percent or a count."
     )
+    expect(0 <= share <= 1, f"{case} You get {share:.4g}, which is not a share from 0 to 1.")
+    return share
+
+
+def read_parts(value: Any, count: int, hint: str) -> list:
+    """The `count` entries of a tuple, list, array or tensor. Raises `Hint(hint)` for anything else."""
+    entries = value.tolist() if hasattr(value, "tolist") else value
+    expect(isinstance(entries, tuple | list) and len(entries) == count, hint)
+    return list(entries)
+
+
+def read_numbers(value: Any, count: int, hint: str) -> list[float]:
+    """The `count` numbers of a tuple, list, array or tensor. Raises `Hint` for anything else."""
+    return [read_number(entry, f"{hint} Each of them") for entry in read_parts(value, count, hint)]
+
+
+def read_tensor(value: Any, what: str = "A tensor") -> torch.Tensor:
+    """A tensor of any dtype, an array, or lists of numbers, in float64. Raises `Hint` for anything else."""
+    try:
+        tensor = torch.as_tensor(value).detach().cpu()
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise Hint(f"{what} is expected, not {type(value).__name__}.") from None
+    expect(not tensor.is_complex(), f"{what} of real numbers is expected, not {tensor.dtype}.")
+    return tensor.to(torch.float64)
+
+
+def same(got: Any, expected: Any, rtol: float = RTOL, atol: float = ATOL) -> bool:
+    """Whether two numbers or tensors agree in shape and values; exactly if `expected` is an int."""
+    if isinstance(expected, int):
+        return got == expected
+    a, b = read_tensor(got), read_tensor(expected)
+    return a.shape == b.shape and torch.allclose(a, b, rtol=rtol, atol=atol)
 
 
 def expect_close(
-    actual: Any,
-    expected: torch.Tensor,
-    hint: str,
-    rtol: float = 1e-3,
-    atol: float = 1e-4,
-    reveal: bool = True,
+    got: Any,
+    expected: float | torch.Tensor,
+    case: str,
+    slips: Sequence[tuple[Any, str]] = (),
+    *,
+    rtol: float = RTOL,
+    atol: float = ATOL,
+    otherwise: str = "",
 ) -> None:
-    """Raise `Hint` unless `actual` is a tensor (or numbers) of the shape and values of `expected`.
+    """Raise `Hint` unless `got` agrees with `expected`, a number or a tensor (see `same`).
 
-    With `reveal`, what was expected and what came out stand in the message: for random cases, where that gives
-    nothing away.
+    `case` says what was tried. `slips` holds what known mistakes give, each with its hint: the first one that came out
+    explains the answer. If none did, the message shows both sides, or says `otherwise` where that gives it away.
     """
-    try:
-        got = torch.as_tensor(actual).detach().to(expected.dtype)
-    except (TypeError, ValueError, RuntimeError):
-        raise Hint(f"A tensor of shape {tuple(expected.shape)} is wanted, not {type(actual).__name__}.") from None
-    expect(
-        got.shape == expected.shape,
-        f"Your result has shape {tuple(got.shape)}; shape {tuple(expected.shape)} is wanted. {hint}",
-    )
-    if not torch.allclose(got, expected, rtol=rtol, atol=atol):
-        shown = f"\nexpected {brief(expected)}\ngot      {brief(got)}" if reveal else ""
-        raise Hint(hint + shown)
+    shape = tuple(expected.shape) if isinstance(expected, torch.Tensor) else None
+    got = read_number(got) if shape is None else read_tensor(got, f"A tensor of shape {shape}")
+    if same(got, expected, rtol, atol):
+        return
+    for wrong, hint in slips:
+        expect(not same(got, wrong, rtol, atol), f"{case} {hint}".strip())
+    if shape is not None:
+        came = tuple(got.shape)
+        expect(came == shape, f"Your result has shape {came}; shape {shape} is expected. {case}")
+    if otherwise:
+        raise Hint(f"{case} {otherwise}".strip())
+    raise Hint(f"{case}\nexpected {brief(expected)}\ngot      {brief(got)}")
 
 
-def brief(tensor: torch.Tensor, most: int = 6) -> str:
-    """The first few numbers of a tensor, on one line."""
-    numbers = [f"{number:.4g}" for number in tensor.flatten()[:most].tolist()]
-    return " ".join(numbers) + (" …" if tensor.numel() > most else "")
+def brief(numbers: float | torch.Tensor, most: int = 6) -> str:
+    """A number, or the first few of a tensor on one line."""
+    if isinstance(numbers, torch.Tensor):
+        shown = " ".join(f"{number:.4g}" for number in numbers.flatten()[:most].tolist())
+        return shown + (" …" if numbers.numel() > most else "")
+    return f"{numbers:,.0f}" if float(numbers).is_integer() else f"{numbers:.6g}"
 
 
 @dataclass(frozen=True)
 class Question:
-    """A multiple-choice question: for each option whether it is right, and why or why not."""
+    """A multiple-choice question: the letter of the right option, and for each option why it is right or wrong.
+
+    The options' own words stand in the notebook.
+    """
 
     text: str
-    options: dict[str, tuple[bool, str]]
+    right: str
+    options: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        if len(self.options) < FEWEST_OPTIONS:
+            raise ValueError(f"{len(self.options)} options; at least {FEWEST_OPTIONS} are expected")
+        if self.right not in self.options:
+            raise ValueError(f"right={self.right!r} is none of the options {', '.join(self.options)}")
+        if not self.text or not all(self.options.values()):
+            raise ValueError("the question or an explanation is empty")
 
 
-def self_test(chapter: str, questions: Sequence[Question]) -> Callable[..., Verdict]:
-    """Make the grader of a chapter's closing questions: `self_test_3(q1="b", q2=None, ...)`.
+@functools.cache
+def read_quiz(notebook: str) -> tuple[Question, ...]:
+    """The questions of a notebook's self-test, from assets/quizzes/{notebook}.json. Raises ValueError if unusable."""
+    path, questions = QUIZZES / f"{notebook}.json", []
+    try:
+        for entry in json.loads(path.read_text(encoding="utf-8")):
+            questions.append(Question(**entry))
+        if not questions:
+            raise ValueError("a list of questions is expected")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path.name}, after {len(questions)} questions: {error}") from None
+    return tuple(questions)
+
+
+def self_test(chapter: str, notebook: str) -> Callable[..., Verdict]:
+    """Make the grader of a notebook's closing questions: `self_test_3(q1="b", q2=None, ...)`.
 
     Every chosen option is explained, right or wrong.
     """
 
     def grader(*answers: str | None, **named: str | None) -> Verdict:
+        questions = read_quiz(notebook)
+        names = [f"q{number}" for number in range(1, len(questions) + 1)]
         given = dict(zip(names, answers, strict=False)) | named
-        unknown = [name for name in given if name not in names]
-        if unknown or len(answers) > len(names):
-            raise TypeError(f"self_test_{chapter} has the questions {', '.join(names)}")
+        if len(answers) > len(names) or not set(given) <= set(names):
+            raise TypeError(f"{grader.__name__} has the questions {', '.join(names)}")
         title = f"Self-test {chapter.upper() if len(chapter) == 1 else chapter}"
         return grade(title, questions, [given.get(name) for name in names])
 
-    names = [f"q{number}" for number in range(1, len(questions) + 1)]
     grader.__name__ = grader.__qualname__ = f"self_test_{chapter}"
+    SELF_TESTS[notebook] = grader
     return grader
 
 
@@ -152,15 +321,13 @@ def grade(title: str, questions: Sequence[Question], answers: Sequence[str | Non
         return Verdict(None, title, "Replace each None with the letter of your answer and run the cell again.")
     lines, right = [], 0
     for number, (question, answer) in enumerate(zip(questions, answers, strict=True), start=1):
+        letter = str(answer).strip().lower()
         if answer is None:
             lines.append(f"{number}. Not answered yet.")
-            continue
-        letter = str(answer).strip().lower()
-        if letter not in question.options:
+        elif letter not in question.options:
             lines.append(f"{number}. {answer!r} is not one of {', '.join(question.options)}.")
-            continue
-        correct, why = question.options[letter]
-        right += correct
-        lines.append(f"{number}. {'Yes' if correct else 'No'}: {why}")
+        else:
+            right += letter == question.right
+            lines.append(f"{number}. {'Yes' if letter == question.right else 'No'}: {question.options[letter]}")
     message = f"{right} of {len(questions)} right.\n" + "\n".join(lines)
     return Verdict(right == len(questions), title, message)

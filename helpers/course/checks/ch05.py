@@ -1,10 +1,10 @@
-"""Checkers for chapter 5. Random cases come from generators of their own; the global seed is never touched."""
+"""Checkers for chapter 5."""
 
 from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,90 +13,73 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ...checkpoints import save_checkpoint
 from ...generation import generate
-from ...gpt import GPT_SIZES, GPTModel, gpt_config
+from ...gpt import GPT_CONFIG_124M, GPT_SIZES, GPTModel, gpt_config
+from ...guards import evaluation_mode
 from ...training import calc_loss_loader, training_steps
-from ._core import Hint, Question, exercise, expect, expect_close, expect_function, self_test
-
-__all__ = [
-    "exercise_5_0",
-    "exercise_5_1",
-    "exercise_5_2",
-    "exercise_5_3",
-    "exercise_5_4",
-    "exercise_5_5",
-    "exercise_5_6",
-    "exercise_5_7",
-    "self_test_5",
-]
-
-
-def _number(result: Any) -> float:
-    expect(result is not None, "Your function returned nothing: is there a return at its end?")
-    try:
-        return float(result)
-    except (TypeError, ValueError, RuntimeError):
-        raise Hint(f"One number is wanted, not {type(result).__name__}.") from None
+from ._core import (
+    Hint,
+    call,
+    exercise,
+    expect,
+    expect_close,
+    expect_kind,
+    read_number,
+    read_numbers,
+    read_parts,
+    read_tensor,
+    same,
+    self_test,
+)
 
 
-@exercise("5.0")
+@exercise("5.0", "perplexity(target_probabilities)")
 def exercise_5_0(answer: Callable) -> str:
     """`answer(target_probabilities)` is the perplexity of a model that gave these to the right tokens."""
-    expect_function(answer, "perplexity(target_probabilities)")
     generator = torch.Generator().manual_seed(50)
     for shape in ((2, 3), (5,), (1,), (4, 1000)):
         p = 0.001 + 0.3 * torch.rand(shape, generator=generator)
-        got, loss = _number(answer(p.clone())), -p.log().mean().item()
-        expected = math.exp(loss)
-        if math.isclose(got, expected, rel_tol=1e-3):
-            continue
-        slips = (
+        got, loss = read_number(answer(p.clone())), -p.log().mean().item()
+        slips = [
             (loss, "That is the loss; the perplexity is one step further."),
             (-loss, "That is the mean logarithm; what has to be done with its sign, and then?"),
-            (1 / expected, "Your number is below 1: has the sign of the mean logarithm been changed?"),
-            (1 / p.mean().item(), "You averaged the probabilities; it is their logarithms that are averaged."),
+            (math.exp(-loss), "Your number is below 1: has the sign of the mean logarithm been changed?"),
+            (1 / p.mean(), "You averaged the probabilities; it is their logarithms that are averaged."),
             (math.exp(min(700.0, loss * p.numel())), "A sum over all tokens grows with the text: take the mean."),
             (2**loss, "The logarithm is the natural one, so its inverse is not a power of 2."),
-        )
-        for value, hint in slips:
-            if math.isclose(got, value, rel_tol=1e-3):
-                raise Hint(hint)
-        if p.numel() > 1000 and not (math.isfinite(got) and got > 0):
-            raise Hint(f"With {p.numel()} tokens you get {got}: a product of so many probabilities vanishes.")
-        raise Hint(f"Tried with {p.numel()} probabilities: expected {expected:.4f}, got {got:.4f}.")
+        ]
+        case = f"Tried with {p.numel()} probabilities."
+        expect(math.isfinite(got) and got != 0, f"{case} You get {got}: a product of so many probabilities vanishes.")
+        expect_close(got, math.exp(loss), case, slips, atol=0)
     return "The exponential of the mean negative logarithm; a text of any length gives a number one can compare."
 
 
-@exercise("5.1")
+@exercise("5.1", "expected_draws(logits, temperature, draws)")
 def exercise_5_1(answer: Callable) -> str:
     """`answer(logits, temperature, draws)` says how often each word is drawn on average."""
-    expect_function(answer, "expected_draws(logits, temperature, draws)")
     generator = torch.Generator().manual_seed(51)
     toy = torch.tensor([4.51, 0.89, -1.90, 6.75, 1.63, -1.62, -1.89, 6.28, 1.79])
     cases = [(toy, 5.0, 1000), (toy, 1.0, 1000)]
     cases += [(3 * torch.randn(n, generator=generator), t, draws) for n, t, draws in ((4, 0.5, 200), (7, 2.0, 50))]
     for logits, temperature, draws in cases:
-        with torch.random.fork_rng(devices=[]):
-            got = answer(logits.clone(), temperature, draws)
-            again = answer(logits.clone(), temperature, draws)
-        expect(got is not None, "Your function returned nothing: is there a return at its end?")
-        got, again = torch.as_tensor(got).float(), torch.as_tensor(again).float()
-        expected = draws * torch.softmax(logits / temperature, dim=0)
-        if got.shape == expected.shape:
+        shape = f"A tensor of {len(logits)} numbers"
+        got, again = (read_tensor(answer(logits.clone(), temperature, draws), shape) for _ in range(2))
+        right = draws * torch.softmax(logits / temperature, dim=0)
+        if got.shape == right.shape:
             expect(
                 torch.equal(got, again), "Two calls gave two answers: you are still drawing. What is known beforehand?"
             )
-            if torch.allclose(got, got.round()) and not torch.allclose(expected, expected.round(), atol=1e-3):
-                raise Hint("Your numbers are whole. An average over many experiments need not be.")
-            slips = (
-                (expected / draws, "Those are probabilities: of how many draws?"),
-                (draws * torch.softmax(logits, 0), "The temperature seems to have no effect."),
-                (draws * torch.softmax(logits * temperature, 0), "A high temperature should flatten, not sharpen."),
-                (draws * torch.softmax(logits, 0) / temperature, "The temperature belongs before the softmax."),
+            expect(
+                not same(got, got.round()) or same(right, right.round(), rtol=0, atol=1e-3),
+                "Your numbers are whole. An average over many experiments need not be.",
             )
-            for wrong, hint in slips:
-                if torch.allclose(got, wrong, atol=1e-3) and not torch.allclose(expected, wrong, atol=1e-3):
-                    raise Hint(hint)
-        expect_close(got, expected, f"Tried with temperature {temperature:g} and {draws} draws.", reveal=False)
+        slips = [
+            (right / draws, "Those are probabilities: of how many draws?"),
+            (draws * torch.softmax(logits, 0), "The temperature seems to have no effect."),
+            (draws * torch.softmax(logits * temperature, 0), "A high temperature should flatten, not sharpen."),
+            (draws * torch.softmax(logits, 0) / temperature, "The temperature belongs before the softmax."),
+        ]
+        case = f"Tried with temperature {temperature:g} and {draws} draws."
+        expect_close(got, right, case, slips, otherwise="These are other numbers than expected.")
     return (
         "Probability times draws. For pizza at temperature 5 that is 42.9 of 1,000; the 32 that were counted are one "
         "experiment's chance deviation from it."
@@ -130,7 +113,7 @@ _JOBS = {
 @exercise("5.2")
 def exercise_5_2(answer: Mapping[str, str]) -> str:
     """`answer` maps each of the four jobs to the letter of a setting."""
-    expect(isinstance(answer, Mapping), 'Hand in a dictionary such as {"contract": "B", "story": ..., ...}.')
+    expect_kind(answer, Mapping, 'A dictionary such as {"contract": "B", "story": ..., ...}')
     given = {str(job).strip().lower(): str(letter).strip().upper() for job, letter in answer.items()}
     missing = [job for job in _JOBS if given.get(job) in (None, "NONE", "...")]
     expect(not missing, f"No setting yet for: {', '.join(missing)}.")
@@ -157,31 +140,25 @@ class _EqualChances(torch.nn.Module):
 @exercise("5.3")
 def exercise_5_3(answer: Any) -> str:
     """`answer` is two dictionaries of options: one with temperature 0, one with temperature 1.0."""
-    expect(
-        isinstance(answer, (list, tuple)) and len(answer) == 2 and all(isinstance(way, Mapping) for way in answer),
-        "Hand in two dictionaries of options, as a pair.",
-    )
+    ways = read_parts(answer, 2, "Hand in two dictionaries of options, as a pair.")
     allowed = {"temperature", "top_k", "top_p", "seed"}
-    for way in answer:
+    for way in ways:
+        expect_kind(way, Mapping, "A dictionary of options")
         unknown = sorted(set(map(str, way)) - allowed)
         expect(not unknown, f"{', '.join(unknown)}: use only temperature, top_k, top_p and seed.")
-    temperatures = [float(way.get("temperature", 0.0)) for way in answer]
+    temperatures = [read_number(way.get("temperature", 0.0), "A temperature") for way in ways]
     expect(temperatures[0] == 0.0, f"The first way should have temperature 0; yours has {temperatures[0]:g}.")
     expect(temperatures[1] == 1.0, f"The second way should have temperature 1.0; yours has {temperatures[1]:g}.")
     model = _EqualChances().eval()
     prompt = torch.tensor([[3, 1, 4]])
-    for number, way in enumerate(answer, start=1):
-        texts = set()
-        for seed in range(8):
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                texts.add(tuple(generate(model, prompt, 12, 16, **way)[0].tolist()))
+    for number, way in enumerate(ways, start=1):
+        texts = {tuple(call(generate, model, prompt, 12, 16, **way)[0].tolist()) for _ in range(8)}
         expect(
             len(texts) == 1,
             f"With way {number}, eight calls gave {len(texts)} different texts. When is there nothing left to choose, "
             f"or nothing left to chance?",
         )
-    second = answer[1]
+    second = ways[1]
     if second.get("top_k") == 1:
         why = "with top_k=1 a single token is left to draw from, so drawing finds the same one each time"
     elif second.get("seed") is not None:
@@ -194,53 +171,53 @@ def exercise_5_3(answer: Any) -> str:
     return f"Temperature 0 takes the largest logit and draws nothing; {why}."
 
 
-def _tiny_run(seed: int) -> tuple[GPTModel, torch.optim.Optimizer]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = GPTModel(gpt_config("124M", vocab_size=40, context_length=8, emb_dim=16, n_heads=2, n_layers=1))
+def _tiny_run() -> tuple[GPTModel, torch.optim.Optimizer]:
+    model = GPTModel(gpt_config("124M", vocab_size=40, context_length=8, emb_dim=16, n_heads=2, n_layers=1))
     return model, torch.optim.AdamW(model.parameters(), lr=0.02, weight_decay=0.1)
 
 
-@exercise("5.4")
+def _equal(got: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> bool:
+    return all(torch.equal(got[name], weight) for name, weight in expected.items())
+
+
+@exercise("5.4", "one_more_epoch(path, model, optimizer, train_loader)")
 def exercise_5_4(answer: Callable) -> str:
     """`answer(path, model, optimizer, train_loader)` loads a checkpoint and trains for one more epoch."""
-    expect_function(answer, "one_more_epoch(path, model, optimizer, train_loader)")
     cpu, batches = torch.device("cpu"), 6
     ids = torch.randint(0, 40, (2 * batches, 9), generator=torch.Generator().manual_seed(54))
     loader = DataLoader(TensorDataset(ids[:, :-1], ids[:, 1:]), batch_size=2, shuffle=True)
     for epochs in (1, 3):
-        with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
-            torch.manual_seed(540 + epochs)
+        with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "run.pt"
-            straight, straight_optimizer = _tiny_run(1)
+            straight, straight_optimizer = _tiny_run()
             for progress in training_steps(straight, loader, straight_optimizer, cpu, epochs + 1):
                 if progress.step == epochs * batches:
                     save_checkpoint(path, straight, straight_optimizer, progress)
                     saved = {name: weight.clone() for name, weight in straight.state_dict().items()}
-            model, optimizer = _tiny_run(2)
+            model, optimizer = _tiny_run()
             begun = {name: weight.clone() for name, weight in model.state_dict().items()}
-            torch.manual_seed(541)
             result = answer(path, model, optimizer, loader)
         expect(isinstance(result, torch.nn.Module), "Your function should return the model.")
         got = result.state_dict()
+        expect(got.keys() == saved.keys(), "Your function should return the model that it was given.")
         steps = {int(state["step"]) for state in optimizer.state.values() if "step" in state}
         case = f"Tried with a run of {epochs} epoch{'s' if epochs > 1 else ''}."
-        if all(torch.equal(got[name], weight) for name, weight in straight.state_dict().items()):
+        if _equal(got, straight.state_dict()):
             continue
-        if all(torch.equal(got[name], weight) for name, weight in begun.items()):
-            raise Hint(f"{case} The model that you return is as it was handed to you.")
-        if all(torch.equal(got[name], weight) for name, weight in saved.items()):
-            raise Hint(
-                f"{case} The checkpoint is loaded, but no update was made. num_epochs counts from the very beginning "
-                f"of the run, not from the checkpoint."
-            )
-        if steps == {batches}:
-            raise Hint(f"{case} The optimizer knows of {batches} updates only: its averages were not restored.")
-        if steps and max(steps) != (epochs + 1) * batches:
-            raise Hint(
-                f"{case} The optimizer has made {max(steps)} updates since the beginning of the run; with one epoch "
-                f"more there should be {(epochs + 1) * batches}. Does training_steps know where the run was?"
-            )
+        expect(not _equal(got, begun), f"{case} The model that you return is as it was handed to you.")
+        expect(
+            not _equal(got, saved),
+            f"{case} The checkpoint is loaded, but no update was made. num_epochs counts from the very beginning of "
+            f"the run, not from the checkpoint.",
+        )
+        expect(
+            steps != {batches}, f"{case} The optimizer knows of {batches} updates only: its averages were not restored."
+        )
+        expect(
+            not steps or max(steps) == (epochs + 1) * batches,
+            f"{case} The optimizer has made {max(steps, default=0)} updates since the beginning of the run; with one "
+            f"epoch more there should be {(epochs + 1) * batches}. Does training_steps know where the run was?",
+        )
         raise Hint(
             f"{case} The number of updates is right, the weights are not those of a run that never stopped. Is the "
             f"progress handed on, and is nothing random drawn between loading and training?"
@@ -251,48 +228,46 @@ def exercise_5_4(answer: Callable) -> str:
 @exercise("5.5")
 def exercise_5_5(answer: Any, model: torch.nn.Module, train_loader: DataLoader, val_loader: DataLoader) -> str:
     """`answer` is (training loss, validation loss) of `model` on the whole of the two loaders."""
-    try:
-        got = [float(value) for value in answer]
-    except (TypeError, ValueError):
-        raise Hint("Hand in two numbers: (training_loss, validation_loss).") from None
-    expect(len(got) == 2, f"Two numbers are wanted; there are {len(got)}.")
-    device, was_training = next(model.parameters()).device, model.training
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        model.eval()
-        expected = [calc_loss_loader(loader, model, device) for loader in (train_loader, val_loader)]
-        model.train(was_training)
-    if all(math.isclose(a, b, rel_tol=1e-3) for a, b in zip(got, expected, strict=True)):
+    got = read_numbers(answer, 2, "Two numbers are expected: (training_loss, validation_loss).")
+    right = call(_losses, model, (train_loader, val_loader))
+    off = [not same(a, b, atol=0) for a, b in zip(got, right, strict=True)]
+    if not any(off):
         return (
             "The two losses tell how hard each part of the text is for this model, and nothing about memorising: it "
             "was trained on neither. That is why no gap has opened between them."
         )
-    if all(math.isclose(a, b, rel_tol=1e-3) for a, b in zip(got, expected[::-1], strict=True)):
-        raise Hint("The right two numbers in the wrong order: the training loss comes first.")
-    if all(math.isclose(math.log(max(a, 1e-9)), b, rel_tol=1e-2) for a, b in zip(got, expected, strict=True)):
-        raise Hint("Those are perplexities; the losses are wanted.")
+    swapped = all(same(a, b, atol=0) for a, b in zip(got, right[::-1], strict=True))
+    expect(not swapped, "The right two numbers in the wrong order: the training loss comes first.")
+    exponentials = all(same(math.log(max(a, 1e-9)), b, rtol=1e-2, atol=0) for a, b in zip(got, right, strict=True))
+    expect(not exponentials, "Those are perplexities; the losses are expected.")
     hints = [
         f"the {name} loss is off by {abs(a - b) / b:.0%}"
-        for name, a, b in zip(("training", "validation"), got, expected, strict=True)
-        if not math.isclose(a, b, rel_tol=1e-3)
+        for name, a, b, wrong in zip(("training", "validation"), got, right, off, strict=True)
+        if wrong
     ]
     raise Hint(
         f"Not these: {' and '.join(hints)}. Is it the right model, in evaluation mode, and did you use all batches?"
     )
 
 
-@exercise("5.6")
+def _losses(model: torch.nn.Module, loaders: Iterable[DataLoader]) -> list[float]:
+    device = next(model.parameters()).device
+    with torch.no_grad(), evaluation_mode(model):
+        return [calc_loss_loader(loader, model, device) for loader in loaders]
+
+
+@exercise("5.6", "config_from(settings)")
 def exercise_5_6(answer: Callable) -> str:
     """`answer(settings)` turns GPT-2's settings into a configuration of `GPTModel`."""
-    expect_function(answer, "config_from(settings)")
     for size, sizes in GPT_SIZES.items():
-        wanted = gpt_config(size, qkv_bias=True)
-        settings = {"n_vocab": 50257, "n_ctx": 1024, "n_embd": sizes["emb_dim"]}
+        right = gpt_config(size, qkv_bias=True)
+        settings = {"n_vocab": GPT_CONFIG_124M["vocab_size"], "n_ctx": 1024, "n_embd": sizes["emb_dim"]}
         settings |= {"n_head": sizes["n_heads"], "n_layer": sizes["n_layers"]}
         got = answer(dict(settings))
-        expect(isinstance(got, Mapping), f"A dictionary is wanted, not {type(got).__name__}.")
-        missing = sorted(set(wanted) - set(got))
+        expect_kind(got, Mapping, "A dictionary")
+        missing = sorted(set(right) - set(got))
         expect(not missing, f"The configuration lacks {', '.join(missing)}.")
-        foreign = sorted(set(map(str, got)) - set(wanted))
+        foreign = sorted(set(map(str, got)) - set(right))
         expect(not foreign, f"GPTModel knows no entry {', '.join(foreign)}: have GPT-2's names been left in?")
         expect(
             got["qkv_bias"] is True,
@@ -300,24 +275,24 @@ def exercise_5_6(answer: Callable) -> str:
         )
         for name in ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers"):
             expect(
-                got[name] == wanted[name],
+                got[name] == right[name],
                 f"For GPT-2 {size} your {name} is {got[name]}, which does not go with its settings.",
             )
         rate = got["drop_rate"]
-        expect(isinstance(rate, (int, float)) and 0 <= rate < 1, f"drop_rate={rate!r} is not a dropout rate.")
+        expect(isinstance(rate, int | float) and 0 <= rate < 1, f"drop_rate={rate!r} is not a dropout rate.")
         with torch.device("meta"):
-            GPTModel(dict(got))
+            call(GPTModel, dict(got))
     # Settings of no published size: the numbers must come from the settings, not from a table of sizes.
     other = answer({"n_vocab": 300, "n_ctx": 20, "n_embd": 12, "n_head": 3, "n_layer": 5})
+    expect_kind(other, Mapping, "A dictionary")
     sizes = [other.get(name) for name in ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers")]
     expect(sizes == [300, 20, 12, 3, 5], "A GPT-2 of no published size comes out wrong: take every size from settings.")
     return "Five numbers under other names, and biases for queries, keys and values: all four sizes can be loaded."
 
 
-@exercise("5.7")
+@exercise("5.7", "nucleus(probabilities, p)")
 def exercise_5_7(answer: Callable) -> str:
     """`answer(probabilities, p)` says which tokens top-p keeps, as truth values (V,)."""
-    expect_function(answer, "nucleus(probabilities, p)")
     generator = torch.Generator().manual_seed(57)
     cases = [(torch.tensor([0.0625, 0.5, 0.25, 0.1875]), p) for p in (0.6, 0.9, 0.3)]
     cases += [(torch.tensor([0.01, 0.97, 0.02]), 0.5)]
@@ -328,75 +303,30 @@ def exercise_5_7(answer: Callable) -> str:
         expected = torch.zeros(len(order), dtype=torch.bool)
         expected[order] = inside
         got = answer(probabilities.clone(), p)
-        expect(got is not None, "Your function returned nothing: is there a return at its end?")
-        got = torch.as_tensor(got)
+        keep = read_tensor(got, "One truth value per token")
         expect(
-            got.shape == expected.shape,
-            f"One truth value per token is wanted, shape {tuple(expected.shape)}; yours is {tuple(got.shape)}.",
+            keep.shape == expected.shape,
+            f"One truth value per token is expected, shape {tuple(expected.shape)}; yours is {tuple(keep.shape)}.",
         )
-        expect(got.dtype == torch.bool, f"Truth values (torch.bool) are wanted, not {got.dtype}.")
+        got = torch.as_tensor(got)
+        expect(got.dtype == torch.bool, f"Truth values (torch.bool) are expected, not {got.dtype}.")
         shown = " ".join(f"{value:.3f}" for value in probabilities.tolist()[:6])
         case = f"Tried with p = {p:g} and probabilities {shown}{' …' if len(probabilities) > 6 else ''}."
-        if torch.equal(got, expected):
-            continue
-        if torch.equal(got, inside):
-            raise Hint(f"{case} Your decisions are in sorted order; bring them back to the order of the input.")
         within = torch.zeros(len(order), dtype=torch.bool)
         within[order] = ordered.cumsum(0) <= p
-        if torch.equal(got, within):
-            raise Hint(f"{case} You drop the token that crosses the line; what is left then has less than p.")
-        if torch.equal(got, ~expected):
-            raise Hint(f"{case} It is the other way round: true is for what is kept.")
-        if torch.equal(got, probabilities >= p) or torch.equal(got, probabilities > p):
-            raise Hint(f"{case} You compare each probability with p; it is the sum of the likeliest that must reach p.")
         unsorted = probabilities.cumsum(0) - probabilities < p
-        if torch.equal(got, unsorted):
-            raise Hint(f"{case} You add up in the order of the input: begin with the likeliest token.")
-        raise Hint(f"{case} Expected {expected.tolist()[:6]}, got {got.tolist()[:6]}.")
+        each = "You compare each probability with p; it is the sum of the likeliest that must reach p."
+        slips = [
+            (inside, "Your decisions are in sorted order; bring them back to the order of the input."),
+            (within, "You drop the token that crosses the line; what is left then has less than p."),
+            (~expected, "It is the other way round: true is for what is kept."),
+            (probabilities >= p, each),
+            (probabilities > p, each),
+            (unsorted, "You add up in the order of the input: begin with the likeliest token."),
+        ]
+        sides = f"Expected {expected.tolist()[:6]}, got {got.tolist()[:6]}."
+        expect_close(got, expected, case, slips, otherwise=sides)
     return "The likeliest tokens until their sum reaches p, the one that crosses the line included."
 
 
-_QUESTIONS = (
-    Question(
-        "What does a loss of ln 10 = 2.303 nats per token mean?",
-        {
-            "a": (False, "the loss looks at the probability of the right token, not at how often a guess is right."),
-            "b": (True, "perplexity is the exponential of the loss, and that is 10: ten equally likely choices."),
-            "c": (False, "a loss says where the model stands, and nothing about how long the way still is."),
-        },
-    ),
-    Question(
-        "The training loss falls and the validation loss rises. What is happening?",
-        {
-            "a": (False, "too small a learning rate makes both losses fall slowly; it does not drive them apart."),
-            "b": (True, "what it learns now holds for the training text alone: it overfits, down to reciting it."),
-            "c": (False, "a short validation text makes the curve noisy, but gives it no reason to keep rising."),
-        },
-    ),
-    Question(
-        "What does a temperature of 2 do to the probabilities?",
-        {
-            "a": (False, "they must still sum to 1; it is the logits that are halved, before the softmax."),
-            "b": (True, "halved differences between logits make a flatter distribution, with more for the unlikely."),
-            "c": (False, "that is what a temperature below 1 does, by making the differences larger."),
-        },
-    ),
-    Question(
-        "Top-p with p = 0.9 leaves 2 tokens at one place and 400 at another. Why?",
-        {
-            "a": (True, "where the model is sure, few tokens fill 90 percent; where it is not, it takes many."),
-            "b": (False, "the cut is made before anything is drawn, so no seed has any influence on it."),
-            "c": (False, "the length of a text says nothing about how sure the model is of its next token."),
-        },
-    ),
-    Question(
-        "A run is resumed from the weights alone, without the optimizer. What is lost?",
-        {
-            "a": (False, "the weights are enough to write text, but training also needs what AdamW remembers."),
-            "b": (False, "the vocabulary belongs to the tokenizer, which training never changes at all."),
-            "c": (True, "AdamW starts its averages anew, so the next updates are others than they would have been."),
-        },
-    ),
-)
-
-self_test_5 = self_test("5", _QUESTIONS)
+self_test_5 = self_test("5", "ch05")

@@ -1,1 +1,1 @@
-"""Pictures that belong to one chapter each, drawn with the parts in `helpers.course.plots`."""
+"""The figures of each notebook, drawn with the parts in `helpers.course.plots` and `shared`."""

@@ -12,23 +12,43 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from ..plots import BLUE, GREEN, GREY, INK, ORANGE, PAPER, RED, SHADE, SKY, YELLOW, arrow, box, canvas, subplots
+from ..plots import (
+    BACKDROP,
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PALE_BLUE,
+    PALE_GREEN,
+    PALE_ORANGE,
+    PAPER,
+    SKY,
+    VERMILION,
+    YELLOW,
+    arrow,
+    box,
+    canvas,
+    decimals,
+    subplots,
+    write,
+)
+from .shared import number_formats
 
-# Pale versions of the palette, on which dark text is easy to read.
-_BLUE, _ORANGE, _GREEN, _PINK = "#CFE8F7", "#FBE3B5", "#C5EBDD", "#F3DCEA"
+float_formats = number_formats  # appendix D shows the same picture
 
 
 def three_parts() -> Figure:
-    """What PyTorch is made of, each part resting on the one below it."""
+    """The three layers of PyTorch, each built on the one below it."""
     fig, ax = canvas(7, 2.5)
     parts = [
-        ("tensors", "numbers in rows and columns, and fast\narithmetic on them, on processors and GPUs", _BLUE, "A.2"),
-        ("autograd", "remembers what was computed\nand works out the slopes by itself", _ORANGE, "A.3, A.4"),
-        ("torch.nn, optim, data", "layers, losses, optimizers,\nloaders: what networks share", _GREEN, "A.5 to A.9"),
+        ("tensors", "numbers in rows and columns, and fast\narithmetic on them, on processors and GPUs", "A.2"),
+        ("autograd", "remembers what was computed\nand works out the slopes by itself", "A.3, A.4"),
+        ("torch.nn, optim, data", "layers, losses, optimizers,\nloaders: what networks share", "A.5 to A.9"),
     ]
-    for row, (name, text, color, sections) in enumerate(parts):
+    for row, (name, text, sections) in enumerate(parts):
         y = 0.42 + 0.8 * row
-        box(ax, 3.5, y, "", 6.8, 0.68, color)
+        box(ax, 3.5, y, "", 6.8, 0.68, (PALE_BLUE, PALE_ORANGE, PALE_GREEN)[row])
         ax.text(0.3, y, name, va="center", weight="bold")
         ax.text(2.35, y, text, va="center", fontsize=9)
         ax.text(6.75, y, sections, va="center", ha="right", fontsize=9)
@@ -36,7 +56,7 @@ def three_parts() -> Figure:
 
 
 def _grid(ax: Axes, left: float, top: float, values, side: float = 0.42, color=PAPER, ghost=None, layer=2) -> None:
-    """A table of numbers with its upper left corner at (left, top); `ghost` marks the squares to draw faintly."""
+    """Draw a matrix of numbers with its upper left corner at (left, top); squares in the mask `ghost` are faint."""
     values = np.asarray(values)
     for (row, col), value in np.ndenumerate(values):
         faint = ghost is not None and ghost[row, col]
@@ -47,17 +67,17 @@ def _grid(ax: Axes, left: float, top: float, values, side: float = 0.42, color=P
         square.set_zorder(layer - 1 if faint else layer)
         ax.add_patch(square)
         x, y = corner[0] + side / 2, corner[1] + side / 2
-        ax.text(x, y, f"{value}", ha="center", va="center", fontsize=9, color=GREY if faint else INK, zorder=layer)
+        write(ax, x, y, f"{value}", fontsize=9, color=GREY if faint else INK, zorder=layer)
 
 
 def ranks() -> Figure:
-    """A number, a row of numbers, a table and a stack of tables, with the shape of each."""
+    """A scalar, a vector, a matrix and a tensor of rank 3, with the shape of each."""
     fig, ax = canvas(7, 2.4)
-    _grid(ax, 0.5, 1.55, [[1]], color=_BLUE)
-    _grid(ax, 1.65, 1.55, [[1, 2, 3]], color=_BLUE)
-    _grid(ax, 3.6, 1.76, [[1, 2, 3], [4, 5, 6]], color=_BLUE)
+    _grid(ax, 0.5, 1.55, [[1]], color=PALE_BLUE)
+    _grid(ax, 1.65, 1.55, [[1, 2, 3]], color=PALE_BLUE)
+    _grid(ax, 3.6, 1.76, [[1, 2, 3], [4, 5, 6]], color=PALE_BLUE)
     for step, values in ((0.28, [[7, 8, 9], [10, 11, 12]]), (0.0, [[1, 2, 3], [4, 5, 6]])):
-        _grid(ax, 5.35 + step, 1.66 + step, values, color=_GREEN if step else _BLUE, layer=2 if step else 3)
+        _grid(ax, 5.35 + step, 1.66 + step, values, color=PALE_GREEN if step else PALE_BLUE, layer=2 if step else 3)
     for x, name, shape in (
         (0.71, "scalar", "()"),
         (2.28, "vector", "(3,)"),
@@ -72,70 +92,53 @@ def ranks() -> Figure:
 
 
 def broadcast(a: torch.Tensor, b: torch.Tensor) -> Figure:
-    """The sum of two matrices that broadcast: numbers that are only thought of, not stored, are dashed and grey."""
+    """The sum of two tensors that broadcast: the repeated numbers, which are not stored, are grey in dashed squares."""
     total = a + b
     rows, cols = total.shape
     side = min(0.42, 1.9 / cols)
     fig, ax = canvas(7, side * rows + 0.75)
     top = side * rows + 0.35
     places, wide = [0.35, 0.35 + 2.35, 0.35 + 4.7], side * cols
-    for left, tensor, color in zip(places, (a, b, total), (_BLUE, _ORANGE, _GREEN), strict=True):
+    for left, tensor, color in zip(places, (a, b, total), (PALE_BLUE, PALE_ORANGE, PALE_GREEN), strict=True):
         full = torch.broadcast_to(tensor, total.shape)
         here = torch.zeros(total.shape, dtype=torch.bool)
         here[: tensor.shape[-2] if tensor.dim() > 1 else 1, : tensor.shape[-1]] = True
         _grid(ax, left, top, full.tolist(), side, color, ghost=~here.numpy())
         ax.text(left + wide / 2, top + 0.13, f"shape {tuple(tensor.shape)}", ha="center", fontsize=9)
     for left, sign in ((places[1], "+"), (places[2], "=")):
-        ax.text((left - 2.35 + wide + left) / 2, top - side * rows / 2, sign, ha="center", va="center", fontsize=15)
+        write(ax, (left - 2.35 + wide + left) / 2, top - side * rows / 2, sign, fontsize=15)
     return fig
 
 
 def strides(matrix: torch.Tensor) -> Figure:
-    """A (2, 3) matrix and its transpose as two ways to walk along the same row of numbers in memory."""
+    """A (2, 3) matrix and its transpose as two views of the same numbers in memory, with their strides."""
     fig, ax = canvas(7, 3.5)
     flat = matrix.flatten().tolist()
-    colors = [_BLUE] * 3 + [_ORANGE] * 3
+    colors = [PALE_BLUE] * 3 + [PALE_ORANGE] * 3
     _grid(ax, 2.24, 0.9, [flat], color=[colors])
     ax.text(2.1, 0.69, "memory", ha="right", va="center", weight="bold")
     for place in range(6):
-        ax.text(2.45 + 0.42 * place, 0.33, f"{place}", ha="center", va="center", fontsize=8, color=GREY)
+        write(ax, 2.45 + 0.42 * place, 0.33, f"{place}", fontsize=8, color=GREY)
     ax.text(2.1, 0.33, "position", ha="right", va="center", fontsize=8, color=GREY)
-    _grid(ax, 0.75, 2.85, matrix.tolist(), color=[[_BLUE] * 3, [_ORANGE] * 3])
-    _grid(ax, 5.0, 3.05, matrix.T.tolist(), color=[[_BLUE, _ORANGE]] * 3)
+    _grid(ax, 0.75, 2.85, matrix.tolist(), color=[[PALE_BLUE] * 3, [PALE_ORANGE] * 3])
+    _grid(ax, 5.0, 3.05, matrix.T.tolist(), color=[[PALE_BLUE, PALE_ORANGE]] * 3)
     for x, y, view, name in ((1.38, 1.98, matrix, "matrix"), (5.42, 1.75, matrix.T, "matrix.T")):
         down, right = view.stride()
         ax.text(x, 3.25, f"{name}, shape {tuple(view.shape)}", ha="center", weight="bold", fontsize=9.5)
-        ax.text(x, y - 0.2, f"one to the right: {right} further", ha="center", va="center", fontsize=9)
-        ax.text(x, y - 0.42, f"one down: {down} further", ha="center", va="center", fontsize=9)
+        write(ax, x, y - 0.2, f"one to the right: {right} further", fontsize=9)
+        write(ax, x, y - 0.42, f"one down: {down} further", fontsize=9)
     arrow(ax, (1.9, 1.5), (2.5, 0.98), color=GREY)
     arrow(ax, (4.9, 1.25), (4.55, 0.98), color=GREY)
     return fig
 
 
-def float_formats() -> Figure:
-    """How many bits of each format hold the sign, the exponent (how far it reaches) and the fraction (how finely)."""
-    fig, ax = canvas(7, 2.2)
-    for row, (name, exponent, fraction) in enumerate((("float32", 8, 23), ("bfloat16", 8, 7), ("float16", 5, 10))):
-        y, unit, left = 1.62 - 0.6 * row, 0.17, 1.05
-        ax.text(left - 0.12, y, name, ha="right", va="center", weight="bold")
-        for bits, color, label in ((1, SHADE, ""), (exponent, _ORANGE, "exponent"), (fraction, _BLUE, "fraction")):
-            ax.add_patch(Rectangle((left, y - 0.19), unit * bits, 0.38, facecolor=color, edgecolor=INK))
-            for bit in range(1, bits):
-                ax.plot([left + unit * bit] * 2, [y - 0.19, y - 0.12], color=GREY, lw=0.7)
-            text = f"{label} {bits}" if bits > 4 else "±"
-            ax.text(left + unit * bits / 2, y + 0.02, text, ha="center", va="center", fontsize=9)
-            left += unit * bits
-        ax.text(6.6, y, f"{(1 + exponent + fraction) // 8} bytes", ha="left", va="center", fontsize=9)
-    return fig
-
-
 def _children(node) -> list:
-    """The nodes that a node of autograd's graph hands gradients to; inputs that need none are left out."""
+    """The nodes to which a node of autograd's graph passes gradients on; inputs that need none are left out."""
     return [child for child, _ in node.next_functions if child is not None]
 
 
 def _places(root) -> dict:
-    """(level, slot) of each node of a graph: the longest branch goes straight on, others take the nearest free slot."""
+    """(level, slot) of each node of a graph: the longest branch keeps its slot, others take the nearest free one."""
     heights, places, busy = {}, {}, set()
 
     def height(node) -> int:
@@ -162,45 +165,32 @@ def _places(root) -> dict:
 def graph(root: torch.Tensor, names: Mapping[str, torch.Tensor], down: bool = False) -> Figure:
     """The computation graph of `root`, found by walking from `root.grad_fn` along `next_functions`.
 
-    Each box is a node that autograd made; arrows follow the computation, to the right or `down`. `names` says which
-    tensors to name: a number is shown with its value, others with their shape, and a number's `.grad` in red where it
-    has one. Raises ValueError if `root` has no graph.
+    Each box is a node that autograd made; arrows follow the computation, to the right or `down`. Tensors in `names`
+    are named in their boxes: a single number with its value, and its `.grad` below in vermilion if it has one, others
+    with their shape. Raises ValueError if `root` has no graph.
     """
     if root.grad_fn is None:
         raise ValueError("root has no grad_fn: it was not computed from a tensor that requires a gradient")
-    places = _places(root.grad_fn)
-    levels, slots = (1 + max(place[axis] for place in places.values()) for axis in (0, 1))
-    wide, high = (1.9, 0.56) if down else (min(1.25, 7.2 / levels - 0.22), 0.78)
-    if down:
-        fig, ax = canvas(7.2, 0.82 * levels + 0.05)
-        spot = {node: (1.3 + 2.3 * slot, 0.82 * level + 0.4) for node, (level, slot) in places.items()}
-    else:
-        fig, ax = canvas(7.2, 1.15 * slots + 0.15)
-        step = 7.2 / levels
-        spot = {
-            node: (step * (levels - level - 0.5), 1.15 * (slots - slot) - 0.5) for node, (level, slot) in places.items()
-        }
+    fig, ax, spots, (wide, high) = _graph_canvas(_places(root.grad_fn), down)
     named = {tensor.grad_fn: (name, tensor) for name, tensor in names.items() if tensor.grad_fn is not None}
     leaves = {id(tensor): (name, tensor) for name, tensor in names.items() if tensor.grad_fn is None}
-    for node, (x, y) in spot.items():
+    for node, (x, y) in spots.items():
         leaf = getattr(node, "variable", None)
         name, tensor = named.get(node) or leaves.get(id(leaf)) or (None, None)
         kind = "AccumulateGrad" if leaf is not None else type(node).__name__
-        color = _GREEN if leaf is not None else _ORANGE if node is root.grad_fn else _BLUE
+        color = PALE_GREEN if leaf is not None else PALE_ORANGE if node is root.grad_fn else PALE_BLUE
         box(ax, x, y, "", wide, high, color)
-        text = kind if down else "\n".join(_wrap(kind))
-        ax.text(x, y + (0.22 * high if name else 0), text, ha="center", va="center", fontsize=8)
+        write(ax, x, y + (0.22 * high if name else 0), kind if down else "\n".join(_wrap(kind)), fontsize=8)
         if not name:
             continue
         shown = f"{name} = {tensor.item():.4f}" if tensor.numel() == 1 else f"{name} {tuple(tensor.shape)}"
-        ax.text(x, y - (0.23 if down else 0.32) * high, shown, ha="center", va="center", fontsize=8.5, weight="bold")
+        write(ax, x, y - (0.23 if down else 0.32) * high, shown, fontsize=8.5, weight="bold")
         gradient = tensor.grad if tensor.is_leaf or tensor.retains_grad else None
         if gradient is not None and gradient.numel() == 1:
-            says = f"grad {gradient.item():.4f}".replace("-", "−")
-            ax.text(x, y - high / 2 - 0.13, says, ha="center", va="center", fontsize=8.5, color=RED)
-    for node, (x, y) in spot.items():
-        for child in _children(node):
-            x1, y1 = spot[child]
+            says = f"grad {decimals(gradient.item(), 4)}"
+            write(ax, x, y - high / 2 - 0.13, says, fontsize=8.5, color=VERMILION)
+    for node, (x, y) in spots.items():
+        for x1, y1 in (spots[child] for child in _children(node)):
             if down:
                 arrow(ax, (x1, y1 - high / 2), (x + (0 if x1 == x else 0.5), y + high / 2))
             else:
@@ -208,8 +198,23 @@ def graph(root: torch.Tensor, names: Mapping[str, torch.Tensor], down: bool = Fa
     return fig
 
 
+def _graph_canvas(places: dict, down: bool) -> tuple[Figure, Axes, dict, tuple[float, float]]:
+    """A canvas for a graph, the centre of each node's box on it, and the width and height of the boxes."""
+    levels, slots = (1 + max(place[axis] for place in places.values()) for axis in (0, 1))
+    if down:
+        fig, ax = canvas(7.2, 0.82 * levels + 0.05)
+        spots = {node: (1.3 + 2.3 * slot, 0.82 * level + 0.4) for node, (level, slot) in places.items()}
+        return fig, ax, spots, (1.9, 0.56)
+    fig, ax = canvas(7.2, 1.15 * slots + 0.15)
+    step = 7.2 / levels
+    spots = {
+        node: (step * (levels - level - 0.5), 1.15 * (slots - slot) - 0.5) for node, (level, slot) in places.items()
+    }
+    return fig, ax, spots, (min(1.25, step - 0.22), 0.78)
+
+
 def _wrap(name: str, most: int = 12) -> list[str]:
-    """The name of a node on lines that fit its box, broken before capitals."""
+    """The name of a node in lines that fit its box, broken before capital letters."""
     lines = [""]
     for part in re.findall(r"[A-Z][a-z]*\d*|[a-z]+\d*", name):
         too_long = lines[-1] and len(lines[-1] + part) > most
@@ -220,7 +225,7 @@ def _wrap(name: str, most: int = 12) -> list[str]:
 
 
 def network(sizes: Sequence[int], most: int = 10) -> Figure:
-    """A multilayer perceptron with a circle for each number (at most `most` a layer) and its parameters below."""
+    """A multilayer perceptron with a circle for each number (at most `most` per layer) and its parameters below."""
     fig, ax = canvas(7, 3.6)
     xs = np.linspace(0.75, 6.25, len(sizes))
     layers = []
@@ -233,21 +238,21 @@ def network(sizes: Sequence[int], most: int = 10) -> Figure:
                 ax.plot([xs[k], xs[k + 1]], [y1, y2], color=GREY, lw=0.25, alpha=0.7, zorder=1)
         a, b = sizes[k], sizes[k + 1]
         middle = (xs[k] + xs[k + 1]) / 2
-        ax.text(middle, 0.3, f"{a} · {b} + {b}\n= {a * b + b:,}", ha="center", va="center", fontsize=9, color=BLUE)
+        write(ax, middle, 0.3, f"{a} · {b} + {b}\n= {a * b + b:,}", fontsize=9, color=BLUE)
     for k, (x, ys, size) in enumerate(zip(xs, layers, sizes, strict=True)):
-        color = _GREEN if k == 0 else _ORANGE if k == len(sizes) - 1 else _BLUE
+        color = PALE_GREEN if k == 0 else PALE_ORANGE if k == len(sizes) - 1 else PALE_BLUE
         for j, y in enumerate(ys):
             ax.plot(x, y, "o", ms=12, color=PAPER if size > most and j == most // 2 else color, mec=INK, mew=0.8)
             if size > most and j == most // 2:
-                ax.text(x, y, "⋮", ha="center", va="center", fontsize=9, zorder=4)
+                write(ax, x, y, "⋮", fontsize=9, zorder=4)
         kind = "inputs" if k == 0 else "logits" if k == len(sizes) - 1 else "hidden, ReLU"
-        ax.text(x, 3.42, f"{size} {kind}", ha="center", va="center", fontsize=9, weight="bold")
+        write(ax, x, 3.42, f"{size} {kind}", fontsize=9, weight="bold")
     ax.text(0.05, 0.3, "para-\nmeters", va="center", fontsize=9, color=BLUE)
     return fig
 
 
 def epochs_of_batches(epochs: Sequence[Sequence[Sequence[int]]], batch_size: int) -> Figure:
-    """The order in which a shuffling loader serves examples, a row per epoch; batches that are not full are dashed."""
+    """The order in which a shuffling loader returns examples, a row per epoch; incomplete batches are dashed."""
     fig, ax = canvas(7, 0.62 * len(epochs) + 0.35)
     side = 0.42
     for row, batches in enumerate(epochs):
@@ -255,7 +260,7 @@ def epochs_of_batches(epochs: Sequence[Sequence[Sequence[int]]], batch_size: int
         ax.text(1.2, y - side / 2, f"epoch {row + 1}", ha="right", va="center", weight="bold")
         for batch in batches:
             full = len(batch) == batch_size
-            _grid(ax, x, y, [list(batch)], side, _BLUE, ghost=None if full else np.ones((1, len(batch)), bool))
+            _grid(ax, x, y, [list(batch)], side, PALE_BLUE, ghost=None if full else np.ones((1, len(batch)), bool))
             if not full:
                 ax.text(x + side * len(batch) + 0.12, y - side / 2, "left out by drop_last", va="center", fontsize=9)
             x += side * len(batch) + 0.4
@@ -264,7 +269,7 @@ def epochs_of_batches(epochs: Sequence[Sequence[Sequence[int]]], batch_size: int
 
 
 def loading(load: float, train: float, workers: int, batches: int = 6) -> Figure:
-    """When batches are loaded and trained on: with 0 workers one after the other, else `workers` load ahead.
+    """A timeline of loading and training: with 0 workers one after the other, otherwise the workers load ahead.
 
     Each worker starts on its next batch as soon as it has finished one; `load` and `train` are seconds per batch.
     """
@@ -283,7 +288,7 @@ def loading(load: float, train: float, workers: int, batches: int = 6) -> Figure
     for lane, start, length, batch, kind in bars:
         color = SKY if kind == "load" else ORANGE
         ax.barh(lane, length, left=start, height=0.7, color=color, edgecolor=INK, lw=0.7)
-        ax.text(start + length / 2, lane, str(batch + 1), ha="center", va="center", fontsize=8.5)
+        write(ax, start + length / 2, lane, str(batch + 1), fontsize=8.5)
     ax.barh(0, 0, color=SKY, label="load a batch")
     ax.barh(0, 0, color=ORANGE, label="train on it")
     ax.set_yticks(range(len(lanes)), labels=lanes)
@@ -297,7 +302,7 @@ def loading(load: float, train: float, workers: int, batches: int = 6) -> Figure
 
 
 def _boundary(ax: Axes, model: torch.nn.Module, X: torch.Tensor, y: torch.Tensor, title: str) -> None:
-    """The model's probability of class 1 over the plane as a shade, the line where it is one half, and the points."""
+    """Draw the model's probability of class 1 over the plane as shades, the line where it is 0.5, and the points."""
     across, up = torch.linspace(-2, 3.5, 111), torch.linspace(-2.5, 4, 131)
     plane = torch.cartesian_prod(across, up)
     with torch.no_grad():
@@ -306,14 +311,14 @@ def _boundary(ax: Axes, model: torch.nn.Module, X: torch.Tensor, y: torch.Tensor
     ax.contourf(across, up, one, levels=levels, cmap="RdBu_r", alpha=0.55, vmin=-0.15, vmax=1.15)
     if one.min() < 0.5 < one.max():
         ax.contour(across, up, one, levels=[0.5], colors=[INK], linewidths=1.8)
-    for label, marker, color in ((0, "o", BLUE), (1, "s", RED)):
+    for label, marker, color in ((0, "o", BLUE), (1, "s", VERMILION)):
         chosen = X[y == label]
         ax.plot(chosen[:, 0], chosen[:, 1], marker, color=color, ms=7, mec=PAPER, mew=0.9, label=f"class {label}")
     ax.set(title=title, xlabel="$x_1$")
 
 
 def boundaries(models: Mapping[str, torch.nn.Module], X: torch.Tensor, y: torch.Tensor) -> Figure:
-    """The decision boundary of several models side by side, with the training points (N, 2) of labels (N,) 0 and 1."""
+    """The decision boundaries of several models side by side, with points X (N, 2) and their labels y (N,), 0 or 1."""
     fig, axes = subplots(7.4, 2.6, 1, len(models), sharey=True)
     for ax, (title, model) in zip(np.atleast_1d(axes), models.items(), strict=True):
         _boundary(ax, model, X, y, title)
@@ -323,7 +328,7 @@ def boundaries(models: Mapping[str, torch.nn.Module], X: torch.Tensor, y: torch.
 
 
 def learning(model: torch.nn.Module, losses: Sequence[float], update: int, X: torch.Tensor, y: torch.Tensor) -> Figure:
-    """The decision boundary after `update` updates on the left, the losses of the batches so far on the right."""
+    """The decision boundary after `update` updates, and beside it the losses of the batches so far."""
     fig, (left, right) = subplots(7, 3.1, 1, 2)
     _boundary(left, model, X, y, f"after {update} updates" if update != 1 else "after 1 update")
     left.set_ylabel("$x_2$")
@@ -336,33 +341,37 @@ def learning(model: torch.nn.Module, losses: Sequence[float], update: int, X: to
 
 
 def crossover(cpu_flops: float, gpu_flops: float, bytes_per_second: float, launch: float) -> Figure:
-    """Computed seconds for the product of two n × n float32 matrices: CPU, GPU with data there, GPU with the way."""
+    """Estimated seconds for the product of two n × n float32 matrices: on a CPU, on a GPU, on a GPU with transfers.
+
+    `cpu_flops` and `gpu_flops` are operations per second, `launch` the seconds to start work on the GPU.
+    """
     fig, ax = subplots(6.4, 3.1)
     n = np.logspace(1, 4, 200)
     work, moved = 2 * n**3, 3 * 4 * n**2
     ax.loglog(n, work / cpu_flops, color=BLUE, label="CPU")
     ax.loglog(n, launch + work / gpu_flops, "--", color=GREEN, label="GPU, data already there")
-    ax.loglog(n, launch + moved / bytes_per_second + work / gpu_flops, color=RED, label="GPU, data there and back")
+    transfer = moved / bytes_per_second
+    ax.loglog(n, launch + transfer + work / gpu_flops, color=VERMILION, label="GPU, data there and back")
     ax.set(xlabel="n, for two n × n matrices", ylabel="seconds", title="Arithmetic grows faster than what is moved")
     ax.legend()
     return fig
 
 
 def data_parallel() -> Figure:
-    """One update of two processes: each has the model and half the batch; their gradients are averaged."""
+    """One update with two processes: each has the model and half of the batch; their gradients are averaged."""
     fig, ax = canvas(7.2, 3.2)
     for row, (rank, numbers) in enumerate(((0, "examples 0, 2"), (1, "examples 1, 3"))):
         y = 2.3 - 1.5 * row
-        ax.add_patch(Rectangle((0.05, y - 0.55), 7.1, 1.1, facecolor="#F8FAFB", edgecolor=GREY, lw=1, zorder=0))
+        ax.add_patch(Rectangle((0.05, y - 0.55), 7.1, 1.1, facecolor=BACKDROP, edgecolor=GREY, lw=1, zorder=0))
         ax.text(0.15, y + 0.39, f"process {rank} (rank {rank})", fontsize=9, weight="bold", va="center")
-        box(ax, 0.8, y - 0.1, numbers, 1.2, 0.42, _GREEN)
-        box(ax, 2.5, y - 0.1, "the same model\nforward, backward", 1.4, 0.55, _BLUE, fontsize=8.5)
-        box(ax, 4.15, y - 0.1, "its own\ngradients", 1.0, 0.55, _ORANGE, fontsize=8.5)
-        box(ax, 6.3, y - 0.1, "the same step:\nstill the same model", 1.55, 0.55, _BLUE, fontsize=8.5)
+        box(ax, 0.8, y - 0.1, numbers, 1.2, 0.42, PALE_GREEN)
+        box(ax, 2.5, y - 0.1, "the same model\nforward, backward", 1.4, 0.55, PALE_BLUE, fontsize=8.5)
+        box(ax, 4.15, y - 0.1, "its own\ngradients", 1.0, 0.55, PALE_ORANGE, fontsize=8.5)
+        box(ax, 6.3, y - 0.1, "the same step:\nstill the same model", 1.55, 0.55, PALE_BLUE, fontsize=8.5)
         arrow(ax, (1.4, y - 0.1), (1.8, y - 0.1))
         arrow(ax, (3.2, y - 0.1), (3.65, y - 0.1))
         arrow(ax, (4.65, y - 0.1), (5.52, y - 0.1))
     ax.plot(5.08, 1.45, "o", ms=46, color=YELLOW, mec=INK, mew=1, zorder=3)
-    ax.text(5.08, 1.45, "all-\nreduce:\nmean", ha="center", va="center", fontsize=8.5, zorder=4)
+    write(ax, 5.08, 1.45, "all-\nreduce:\nmean", fontsize=8.5, zorder=4)
     ax.plot([5.08, 5.08], [0.7, 2.2], color=INK, lw=1.2, zorder=2)
     return fig

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from .. import plots
-from ..references import CHAPTERS
+from ..chapters import NOTEBOOKS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 LANES = ("attention", "layers", "text", "models", "training", "preferences", "fine-tuning")
 
-# The ideas: what stands in the box, which lane it is in, and the title under which assets/references.json has it.
+# The ideas: the text of the box, its lane, and the title of its record in assets/references.json.
 IDEAS = {
     "LSTM": ("attention", "Long Short-Term Memory"),
     "attention": ("attention", "Neural Machine Translation by Jointly Learning to Align and Translate"),
@@ -42,7 +42,7 @@ IDEAS = {
     "QLoRA": ("fine-tuning", "QLoRA: Efficient Finetuning of Quantized LLMs"),
 }
 
-# What leads to what. An arrow leaves a box at its lower edge, or at the side that is named.
+# What leads to what. An arrow leaves a box at its lower edge, or at the named side.
 ARROWS = (
     ("LSTM", "attention", ""),
     ("attention", "transformer", ""),
@@ -70,7 +70,7 @@ ARROWS = (
     ("GPT-3", "LoRA", ""),
     ("LoRA", "QLoRA", ""),
 )
-_TINTS = ("#D9ECF8", "#E9EEF2", "#FBF3C4", "#FFE3B8", "#DDF1EA", "#F6DDEB", "#E3E0F3")
+_COLORS = dict(zip(LANES, (*plots.TINTS, plots.PALE_GREY), strict=True))
 
 
 def ideas(table: pd.DataFrame) -> Figure:
@@ -98,32 +98,31 @@ def ideas(table: pd.DataFrame) -> Figure:
         start = {"left": (x - 0.44, y), "right": (x + 0.44, y), "": (x, y - high / 2)}[side]
         plots.arrow(ax, start, (to_x, to_y + high / 2), color=plots.GREY, lw=1)
     for name, (x, y) in place.items():
-        tint = _TINTS[LANES.index(IDEAS[name][0])]
-        plots.box(ax, x, y, name, width=0.88, height=high, color=tint, fontsize=8.5)
+        plots.box(ax, x, y, name, width=0.88, height=high, color=_COLORS[IDEAS[name][0]], fontsize=8.5)
     return fig
 
 
 def timeline(table: pd.DataFrame, since: int = 2012) -> Figure:
     """Each reference as a dot at its year, in the row of its first chapter; what is older than `since` at the left."""
-    groups = {chapter: chapter if len(chapter) == 1 else "bonus" for chapter in CHAPTERS}
-    labels = {key: CHAPTERS[key].partition(": ")[2] for key in CHAPTERS if len(key) == 1} | {"bonus": "bonus notebooks"}
-    order = list(labels)
+    main = [notebook for notebook in NOTEBOOKS if notebook.kind != "bonus"]
+    colors = [plots.BLUE if notebook.kind == "chapter" else plots.GREEN for notebook in main] + [plots.VERMILION]
+    labels = [f"{notebook.number}. {notebook.title}" for notebook in main] + ["bonus notebooks"]
+    rows = {notebook.number: min(place, len(main)) for place, notebook in enumerate(NOTEBOOKS)}  # one row for all bonus
     fig, ax = plots.subplots(7.2, 4.6)
     spots = zip(table["chapters"], table["year"], strict=True)
-    counts = Counter((max(int(year), since - 1), order.index(groups[chapters[0]])) for chapters, year in spots)
+    counts = Counter((max(int(year), since - 1), rows[chapters[0]]) for chapters, year in spots)
     for (year, row), count in counts.items():
-        color = plots.BLUE if row < 7 else plots.GREEN if row < len(order) - 1 else plots.RED
         for line in range(0, count, 4):  # four dots side by side, then a new line
             dots, lines = min(4, count - line), (count + 3) // 4
+            xs = [year + 0.2 * (dot - (dots - 1) / 2) for dot in range(dots)]
             y = row + 0.26 * (line / 4 - (lines - 1) / 2)
-            ax.plot([year + 0.2 * (dot - (dots - 1) / 2) for dot in range(dots)], [y] * dots, "o", ms=4.2, color=color)
+            ax.plot(xs, [y] * dots, "o", ms=4.2, color=colors[row])
     last = int(table["year"].max())
     ax.axvline(since - 0.5, color=plots.GREY, lw=1, linestyle=":")
     for year in range(since, last):
         ax.axvline(year + 0.5, color=plots.SHADE, lw=1, zorder=0)
     ax.set_xticks(range(since - 1, last + 1), ["older", *(f"{year}" for year in range(since, last + 1))], fontsize=8)
-    names = [f"{key}. {label}" if key != "bonus" else label for key, label in labels.items()]
-    ax.set_yticks(range(len(order)), names, fontsize=8.5)
-    ax.set(xlim=(since - 1.5, last + 0.5), ylim=(len(order) - 0.4, -0.6), xlabel="year of the first public version")
+    ax.set_yticks(range(len(labels)), labels, fontsize=8.5)
+    ax.set(xlim=(since - 1.5, last + 0.5), ylim=(len(labels) - 0.4, -0.6), xlabel="year of the first public version")
     ax.tick_params(length=0)
     return fig

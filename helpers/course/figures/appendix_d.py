@@ -10,6 +10,8 @@ from matplotlib.patches import Circle, Rectangle
 
 from ...training import learning_rate_at
 from .. import plots
+from .shared import box_row
+from .shared import number_formats as number_formats
 
 
 def schedule(
@@ -30,16 +32,16 @@ def schedule(
     top = max(peak, 10)
     share = warmup / total_steps
     if share >= 0.1:
-        ax.text(warmup / 2, top * 1.08, "warm-up", ha="center", va="center", fontsize=9.5)
+        plots.write(ax, warmup / 2, top * 1.08, "warm-up", fontsize=9.5)
     if share <= 0.85:
-        ax.text((warmup + total_steps) / 2, top * 1.08, "cosine decay", ha="center", va="center", fontsize=9.5)
+        plots.write(ax, (warmup + total_steps) / 2, top * 1.08, "cosine decay", fontsize=9.5)
     ax.set(xlabel="update", ylabel="learning rate (× 1e-4)", xlim=(0, total_steps), ylim=(0, top * 1.18))
     ax.set_title(f"{warmup} of {total_steps} updates warm up; average rate {np.mean(rates):.2f}e-4")
     return fig
 
 
 def clipping(gradient: Sequence[float], max_norm: float, limit: float) -> Figure:
-    """A gradient of two numbers, clipped by its norm (left) and each number by itself (right)."""
+    """A gradient of two numbers, clipped by its norm (left) and by value, each number on its own (right)."""
     full = np.asarray(gradient, dtype=float)
     by_norm = full * min(1.0, max_norm / np.linalg.norm(full))
     by_value = np.clip(full, -limit, limit)
@@ -52,9 +54,10 @@ def clipping(gradient: Sequence[float], max_norm: float, limit: float) -> Figure
             corner, side = (-limit, -limit), 2 * limit
             ax.add_patch(Rectangle(corner, side, side, facecolor=plots.SHADE, edgecolor=plots.GREY, lw=1))
         plots.arrow(ax, (0, 0), tuple(full), color=plots.SKY, lw=2)
-        plots.arrow(ax, (0, 0), tuple(short), color=plots.RED, lw=3)
-        ax.annotate(_pair(full), full, xytext=(-6, 6), textcoords="offset points", ha="right", fontsize=9)
-        ax.annotate(_pair(short), short, xytext=(26, -4), textcoords="offset points", fontsize=9, color="#A84900")
+        plots.arrow(ax, (0, 0), tuple(short), color=plots.VERMILION, lw=3)
+        style = {"textcoords": "offset points", "fontsize": 9}
+        ax.annotate(_pair(full), full, xytext=(-6, 6), ha="right", **style)
+        ax.annotate(_pair(short), short, xytext=(26, -4), color=plots.DARK_VERMILION, **style)
         ax.set(title=f"clipped {title}", xlabel="first parameter", xlim=(-1.4, reach), ylim=(-1.4, reach))
         ax.set_box_aspect(1)
     axes[0].set_ylabel("second parameter")
@@ -66,54 +69,19 @@ def _pair(point: np.ndarray) -> str:
 
 
 def accumulation(batches: int, together: int) -> Figure:
-    """An epoch of batches, of which `together` at a time make one update."""
+    """Gradient accumulation: an epoch of batches, of which `together` at a time make one update."""
     fig, ax = plots.canvas(7, 2.0)
     spacing = 6.6 / batches
-    for number in range(batches):
-        x = 0.2 + spacing * (number + 0.5)
-        plots.box(ax, x, 1.55, f"batch {number + 1}", width=spacing * 0.84, height=0.42, color="#D9ECF8", fontsize=7.5)
+    names = [f"batch {number + 1}" for number in range(batches)]
+    xs = box_row(ax, 0.2, 1.55, names, spacing, plots.PALE_BLUE, gap=spacing * 0.16, height=0.42, fontsize=7.5)
     for group, first in enumerate(range(0, batches, together)):
-        members = range(first, min(first + together, batches))
-        middle = 0.2 + spacing * (first + len(members) / 2)
-        full = len(members) == together
-        color = "#DDF1EA" if full else "#FFE9BF"
-        plots.box(
-            ax,
-            middle,
-            0.4,
-            f"update {group + 1}: mean of {len(members)}",
-            width=1.36,
-            height=0.42,
-            color=color,
-            fontsize=8,
-        )
-        for number in members:
-            x = 0.2 + spacing * (number + 0.5)
+        members = xs[first : first + together]
+        middle = members.mean()
+        color = plots.PALE_GREEN if len(members) == together else plots.PALE_ORANGE
+        text = f"update {group + 1}: mean of {len(members)}"
+        plots.box(ax, middle, 0.4, text, width=1.36, height=0.42, color=color, fontsize=8)
+        for x in members:
             plots.arrow(ax, (x, 1.33), (middle + (x - middle) * 0.35, 0.63))
-    return fig
-
-
-def number_formats() -> Figure:
-    """How the bits of float32, bfloat16 and float16 are shared between sign, exponent and fraction."""
-    fig, ax = plots.canvas(7.1, 2.3)
-    width, left = 0.165, 1.1
-    formats = {"float32": (8, 23), "bfloat16": (8, 7), "float16": (5, 10)}
-    colors = {"sign": plots.PINK, "exponent": plots.SKY, "fraction": plots.YELLOW}
-    for row, (name, (exponent, fraction)) in enumerate(formats.items()):
-        y = 1.6 - 0.6 * row
-        ax.text(left - 0.15, y + 0.15, name, ha="right", va="center", fontweight="bold")
-        x = left
-        for part, bits in (("sign", 1), ("exponent", exponent), ("fraction", fraction)):
-            for _ in range(bits):
-                ax.add_patch(Rectangle((x, y), width, 0.3, facecolor=colors[part], edgecolor=plots.INK, lw=0.6))
-                x += width
-        ax.text(x + 0.1, y + 0.15, f"1 + {exponent} + {fraction}", va="center", fontsize=8)
-    for x, part in (
-        (left, "sign"),
-        (left + 5 * width, "exponent (range)"),
-        (left + 20.5 * width, "fraction (precision)"),
-    ):
-        ax.text(x, 2.06, part, ha="center", va="center", fontsize=9)
     return fig
 
 

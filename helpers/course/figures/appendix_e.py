@@ -1,4 +1,4 @@
-"""Pictures for appendix E: a low-rank update, how many numbers it has, adapters on one base, rank and accuracy."""
+"""Pictures for appendix E: a low-rank update, its number of parameters, adapters on one base, rank and accuracy."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from .. import plots
+from .shared import grouped_bars
 
-_FROZEN, _TRAINED, _TEXT_ORANGE = "#D9DEE3", "#FFE1A8", "#8A5A00"
+_FROZEN, _TRAINED = plots.PALE_GREY, plots.PALE_ORANGE
 
 
 def low_rank() -> Figure:
-    """A frozen weight matrix and, beside it, the product of two thin matrices: one input, two ways, one sum."""
+    """A frozen weight matrix and, parallel to it, the product of two thin matrices: their outputs are added."""
     fig, ax = plots.canvas(7.1, 3.0)
     plots.box(ax, 0.55, 1.5, "x\n(d)", width=0.7, height=0.7)
     ax.add_patch(Rectangle((2.2, 1.62), 1.2, 1.2, facecolor=_FROZEN, edgecolor=plots.INK))
-    ax.text(2.8, 2.22, "W\n(d × d')\nfrozen", ha="center", va="center", fontsize=9)
+    plots.write(ax, 2.8, 2.22, "W\n(d × d')\nfrozen", fontsize=9)
     ax.add_patch(Rectangle((1.75, 0.1), 0.34, 1.2, facecolor=_TRAINED, edgecolor=plots.INK))
-    ax.text(1.92, 0.7, "A", ha="center", va="center", fontsize=10, fontweight="bold")
+    plots.write(ax, 1.92, 0.7, "A", fontsize=10, fontweight="bold")
     ax.text(2.18, 0.22, "(d × r)", ha="left", va="center", fontsize=8.5)
     ax.add_patch(Rectangle((3.3, 0.53), 1.2, 0.34, facecolor=_TRAINED, edgecolor=plots.INK))
-    ax.text(3.9, 0.7, "B", ha="center", va="center", fontsize=10, fontweight="bold")
-    ax.text(3.9, 0.34, "(r × d')", ha="center", va="center", fontsize=8.5)
-    ax.text(2.7, 0.92, "r numbers", ha="center", va="center", fontsize=8.5, color=_TEXT_ORANGE)
+    plots.write(ax, 3.9, 0.7, "B", fontsize=10, fontweight="bold")
+    plots.write(ax, 3.9, 0.34, "(r × d')", fontsize=8.5)
+    plots.write(ax, 2.7, 0.92, "r numbers", fontsize=8.5, color=plots.DARK_ORANGE)
     plots.box(ax, 5.45, 0.7, "× α/r", width=0.75, height=0.42)
     plots.box(ax, 5.45, 1.5, "+", width=0.42, height=0.42, fontsize=13)
     plots.box(ax, 6.6, 1.5, "y\n(d')", width=0.7, height=0.7)
@@ -40,7 +41,7 @@ def low_rank() -> Figure:
 
 
 def parameter_counts(rank: int = 16, in_dim: int = 768, out_dim: int = 768) -> Figure:
-    """How many numbers A and B have together, for every rank, beside the matrix that they stand beside."""
+    """The number of parameters that A and B have together, over the rank, beside that of the full matrix W."""
     whole, top = in_dim * out_dim, min(in_dim, out_dim)
     ranks = np.arange(1, top + 1)
     now = rank * (in_dim + out_dim)
@@ -48,14 +49,14 @@ def parameter_counts(rank: int = 16, in_dim: int = 768, out_dim: int = 768) -> F
     ax.axhline(whole / 1e3, color=plots.GREY, linestyle="--", lw=1.5)
     ax.text(top * 0.01, whole / 1e3 * 1.02, f"W: {whole:,}", va="bottom", fontsize=9.5)
     ax.plot(ranks, ranks * (in_dim + out_dim) / 1e3)
-    ax.plot([rank], [now / 1e3], "o", color=plots.RED, markersize=8)
+    ax.plot([rank], [now / 1e3], "o", color=plots.VERMILION, markersize=8)
     ax.set(xlabel="rank r", ylabel="numbers (thousands)", xlim=(0, top), ylim=(0, 2.1 * whole / 1e3))
     ax.set_title(f"{in_dim} × {out_dim}, rank {rank}: A and B have {now:,} numbers, {now / whole:.1%} of W")
     return fig
 
 
 def spectrum(values: Sequence[float], rank: int) -> Figure:
-    """Singular values of a change of weights, and the share of its squared length in the first ones."""
+    """Singular values of a change of weights, and the share of the sum of their squares in the first ones."""
     values = np.asarray(values, dtype=float)
     share = np.cumsum(values**2) / np.sum(values**2)
     numbers = np.arange(1, len(values) + 1)
@@ -63,14 +64,14 @@ def spectrum(values: Sequence[float], rank: int) -> Figure:
     left.plot(numbers, values / values[0])
     left.set(xlabel="number", ylabel="singular value (first = 1)", xlim=(0, len(values)), ylim=(0, 1.05))
     right.plot(numbers, share, color=plots.GREEN)
-    right.plot([rank], [share[rank - 1]], "o", color=plots.RED, markersize=8)
+    right.plot([rank], [share[rank - 1]], "o", color=plots.VERMILION, markersize=8)
     right.set(xlabel="rank of the best copy", ylabel="share that it keeps", xlim=(0, len(values)), ylim=(0, 1.05))
     right.set_title(f"rank {rank} keeps {share[rank - 1]:.0%}")
     return fig
 
 
 def one_base(base: str, adapters: Mapping[str, str]) -> Figure:
-    """One frozen model and the adapters that can be put onto it; the values say how large each is."""
+    """One frozen model and the adapters that can be added to it, by name, with their sizes."""
     fig, ax = plots.canvas(7, 2.5)
     plots.box(ax, 3.5, 0.55, f"frozen base\n{base}", width=4.2, height=0.8, color=_FROZEN)
     width = 6.6 / len(adapters)
@@ -83,15 +84,12 @@ def one_base(base: str, adapters: Mapping[str, str]) -> Figure:
 
 
 def side_by_side(accuracies: Mapping[str, Sequence[float]], trained: Mapping[str, int], parts: Sequence[str]) -> Figure:
-    """Accuracies of several trainings on the same parts of the data, and how many numbers each one trained."""
+    """Accuracies of several training runs on the same parts of the data, and how many parameters each trained."""
     fig, (left, right) = plots.subplots(7.2, 3.1, 1, 2, width_ratios=[1.6, 1])
     colors = [plots.GREY, plots.ORANGE, plots.BLUE, plots.GREEN]
-    width = 0.8 / len(accuracies)
-    for number, (name, values) in enumerate(accuracies.items()):
-        places = np.arange(len(parts)) + (number - (len(accuracies) - 1) / 2) * width
-        bars = left.bar(places, [100 * value for value in values], width * 0.92, label=name, color=colors[number])
+    percent = {name: [100 * value for value in values] for name, values in accuracies.items()}
+    for bars in grouped_bars(left, parts, percent, colors, fill=0.92):
         left.bar_label(bars, fmt="%.0f", fontsize=8)
-    left.set_xticks(range(len(parts)), labels=parts)
     left.set(ylabel="accuracy (%)", ylim=(0, 128))
     left.set_yticks(range(0, 101, 25))
     left.legend(fontsize=8.5, loc="upper center", ncols=len(accuracies), columnspacing=1.0, handlelength=1.2)
@@ -106,7 +104,7 @@ def side_by_side(accuracies: Mapping[str, Sequence[float]], trained: Mapping[str
 
 
 def ranks(points: Mapping[str, tuple[int, float, float]], reference: tuple[str, float]) -> Figure:
-    """Each run's trained numbers, validation and test accuracy; the reference's test accuracy as a line."""
+    """Each run's (trained parameters, validation accuracy, test accuracy); the reference's test accuracy as a line."""
     fig, ax = plots.subplots(6.8, 3.4)
     places = np.arange(len(points))
     for column, (label, marker, color) in enumerate([("validation", "s", plots.BLUE), ("test", "o", plots.ORANGE)]):

@@ -8,18 +8,33 @@ import regex
 from matplotlib.figure import Figure
 
 from ...bpe import GPT2_SPLIT
-from ..plots import GREY, INK, SHADE, arrow, box, canvas
-from .ch02 import visible
+from ..plots import (
+    CHAR_WIDTH,
+    GREY,
+    INK,
+    PALE_BLUE,
+    PALE_GREEN,
+    PALE_ORANGE,
+    PALE_PINK,
+    PALE_VERMILION,
+    SHADE,
+    arrow,
+    box,
+    canvas,
+    visible,
+    write,
+)
+from .shared import box_row
 
-# Pale tints of the palette, on which dark text is easy to read.
+# The alternatives of GPT-2's pattern, each with its colour.
 _KINDS = {
-    "letters": (r" ?\p{L}+", "#BFE0F2"),
-    "ending": (r"'(?:[sdmt]|ll|ve|re)", "#EFD0E0"),
-    "digits": (r" ?\p{N}+", "#FBE3B5"),
-    "other marks": (r" ?[^\s\p{L}\p{N}]+", "#BDE6D6"),
+    "letters": (r" ?\p{L}+", PALE_BLUE),
+    "ending": (r"'(?:[sdmt]|ll|ve|re)", PALE_PINK),
+    "digits": (r" ?\p{N}+", PALE_ORANGE),
+    "other marks": (r" ?[^\s\p{L}\p{N}]+", PALE_GREEN),
     "white space": (r"\s+", SHADE),
 }
-_NEW, _GONE = "#BDE6D6", "#F6C9AE"
+_NEW, _GONE = PALE_GREEN, PALE_VERMILION
 
 
 def words_by_kind(text: str) -> Figure:
@@ -27,12 +42,9 @@ def words_by_kind(text: str) -> Figure:
     words = regex.findall(GPT2_SPLIT, text)
     unit = 6.8 / sum(len(word) + 0.6 for word in words)
     fig, ax = canvas(7, 1.25)
-    x = 0.1
-    for word in words:
-        width = unit * (len(word) + 0.6)
-        color = next(color for pattern, color in _KINDS.values() if regex.fullmatch(pattern, word))
-        box(ax, x + width / 2, 0.9, visible(word), width=width - 0.03, height=0.4, color=color)
-        x += width
+    widths = [unit * (len(word) + 0.6) for word in words]
+    colors = [next(color for kind, color in _KINDS.values() if regex.fullmatch(kind, word)) for word in words]
+    box_row(ax, 0.1, 0.9, [visible(word) for word in words], widths, colors, gap=0.03, height=0.4)
     for number, (kind, (_, color)) in enumerate(_KINDS.items()):
         left = 0.1 + 1.37 * number
         box(ax, left + 0.13, 0.25, "", width=0.26, height=0.2, color=color)
@@ -41,7 +53,7 @@ def words_by_kind(text: str) -> Figure:
 
 
 def stages(rows: Sequence[tuple[str, Sequence[bytes]]]) -> Figure:
-    """The same text in several stages of merging: for each row a caption and the pieces, drawn below each other."""
+    """The same text in several stages of merging, one below the other: each with its caption and its pieces."""
     unit = 6.8 / max(sum(len(piece) for piece in pieces) for _, pieces in rows)
     height = 0.72 * len(rows)
     fig, ax = canvas(7, height)
@@ -50,29 +62,26 @@ def stages(rows: Sequence[tuple[str, Sequence[bytes]]]) -> Figure:
         ax.text(0.1, top - 0.14, caption, va="center", fontsize=9, weight="bold")
         for piece in pieces:
             width, text = unit * len(piece), visible(piece)
-            color = SHADE if len(piece) == 1 else "#BFE0F2"
-            size = min(9, 9 * width / (0.083 * len(text) + 0.03))
+            color = SHADE if len(piece) == 1 else PALE_BLUE
+            size = min(9, 9 * width / (CHAR_WIDTH * len(text) + 0.03))
             box(ax, x + width / 2, top - 0.45, text, width=width - 0.025, height=0.34, color=color, fontsize=size)
             x += width
     return fig
 
 
 def count_changes(before: Sequence[str], after: Sequence[str], changes: Mapping[tuple[str, str], int]) -> Figure:
-    """A word before and after a merge, and under them the pairs whose counts change, and by how much."""
+    """A word before and after a merge, and below them the pairs whose counts change, with the change."""
     fig, ax = canvas(7, 2.55)
     for y, name, pieces in [(2.25, "before", before), (1.45, "after", after)]:
         ax.text(0.1, y, name, va="center", weight="bold", fontsize=9)
-        x = 1.0
-        for piece in pieces:
-            width = 0.5 * len(piece)
-            color = _NEW if piece not in before else SHADE
-            box(ax, x + width / 2, y, visible(piece), width=width - 0.06, height=0.38, color=color, fontsize=10)
-            x += width
+        widths = [0.5 * len(piece) for piece in pieces]
+        colors = [SHADE if piece in before else _NEW for piece in pieces]
+        box_row(ax, 1.0, y, [visible(piece) for piece in pieces], widths, colors, gap=0.06, height=0.38, fontsize=10)
     arrow(ax, (1.0 + 0.25 * len("".join(before)), 2.02), (1.0 + 0.25 * len("".join(before)), 1.68), color=GREY)
     ax.text(0.1, 0.62, "counts", va="center", weight="bold", fontsize=9)
     for number, (pair, change) in enumerate(sorted(changes.items(), key=lambda item: item[1])):
         x = 1.0 + 1.15 * number
         label = " ".join(map(visible, pair))
         box(ax, x + 0.48, 0.62, label, width=0.98, height=0.38, color=_NEW if change > 0 else _GONE, fontsize=10)
-        ax.text(x + 0.48, 0.24, f"{change:+d}".replace("-", "−"), ha="center", va="center", fontsize=10, color=INK)
+        write(ax, x + 0.48, 0.24, f"{change:+d}".replace("-", "−"), fontsize=10, color=INK)
     return fig

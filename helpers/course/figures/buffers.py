@@ -8,23 +8,20 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ..plots import BLUE, GREY, INK, ORANGE, PAPER, box, canvas, subplots
+from ..plots import GREY, PALE_GREEN, PALE_VERMILION, PAPER, box, canvas, decimals, subplots, write
+from .shared import memory_bars
 
-_YES, _NO = "#BDE6D6", "#F6C9AE"
-
-
-def _number(value: float, digits: int) -> str:
-    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")  # + 0.0 takes the sign from −0
+_YES, _NO = PALE_GREEN, PALE_VERMILION
 
 
 def kinds_of_tensors(rows: Mapping[str, Sequence[bool]], columns: Sequence[str]) -> Figure:
-    """A table of yes and no: what happens to each kind of tensor in a module."""
+    """A table of yes and no: what happens to parameters, buffers and other tensors of a module."""
     height = 0.5 * len(rows) + 0.55
     fig, ax = canvas(7, height)
-    for number, column in enumerate(columns):
-        ax.text(3.1 + 1.25 * number, height - 0.22, column, ha="center", va="center", weight="bold", fontsize=9)
-    for number, (name, answers) in enumerate(rows.items()):
-        y = height - 0.75 - 0.5 * number
+    for col, column in enumerate(columns):
+        write(ax, 3.1 + 1.25 * col, height - 0.22, column, weight="bold", fontsize=9)
+    for row, (name, answers) in enumerate(rows.items()):
+        y = height - 0.75 - 0.5 * row
         ax.text(0.1, y, name, va="center", fontsize=9.5)
         for col, answer in enumerate(answers):
             color = _YES if answer else _NO
@@ -38,10 +35,8 @@ def mask_memory(context_length: int, weights: int, num_layers: int = 12) -> Figu
     fig, ax = subplots(6.6, 2.4)
     names = ["mask not saved", "mask saved as bool", "mask saved as float32"]
     masks = [0.0, squares / 1e6, 4 * squares / 1e6]
-    ax.barh(names, [4 * weights / 1e6] * 3, color=BLUE, label="weights")
-    ax.barh(names, masks, left=4 * weights / 1e6, color=ORANGE, hatch="//", edgecolor=INK, lw=0.5, label="masks")
-    for number, mask in enumerate(masks):
-        ax.text(4 * weights / 1e6 + mask, number, f"  {4 * weights / 1e6 + mask:,.0f} MB", va="center", fontsize=9)
+    notes = [f"{4 * weights / 1e6 + mask:,.0f} MB" for mask in masks]
+    memory_bars(ax, names, [4 * weights / 1e6] * 3, masks, "masks", notes)
     ax.set_xlim(0, (4 * weights + 4 * squares) / 1e6 * 1.16)
     ax.set(xlabel="MB in the file", title=f"{num_layers} layers, context length {context_length:,}")
     ax.legend(loc="upper center", bbox_to_anchor=(0.4, -0.28), ncols=2)
@@ -49,7 +44,7 @@ def mask_memory(context_length: int, weights: int, num_layers: int = 12) -> Figu
 
 
 def leak(before: torch.Tensor, after: torch.Tensor) -> Figure:
-    """A mask (T, T) before and after training steps that were allowed to change it; red where it should be zero."""
+    """A mask (T, T) before and after training steps that could change it; pale vermilion where it should be zero."""
     fig, axes = subplots(6.4, 2.9, 1, 2)
     for ax, values, title in [(axes[0], before, "before training"), (axes[1], after, "after training")]:
         values = values.detach()
@@ -58,11 +53,10 @@ def leak(before: torch.Tensor, after: torch.Tensor) -> Figure:
         ax.set_aspect("equal")
         for row in range(len(values)):
             for col in range(len(values)):
-                number, future = float(values[row, col]), col > row
-                color = (_NO if abs(number) >= 0.05 else PAPER) if future else _YES
-                text = _number(number, 1)
+                value, future = float(values[row, col]), col > row
+                color = (_NO if abs(value) >= 0.05 else PAPER) if future else _YES
                 ax.add_patch(Rectangle((col - 0.48, row - 0.48), 0.96, 0.96, facecolor=color, edgecolor=GREY, lw=0.6))
-                ax.text(col, row, text, ha="center", va="center", fontsize=9)
+                write(ax, col, row, decimals(value, 1), fontsize=9)
         ax.set(title=title, xlabel="looks at", ylabel="token", xticks=range(len(values)), yticks=range(len(values)))
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0)

@@ -9,30 +9,34 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from ..plots import BLUE, GREEN, GREY, INK, PAPER, PINK, RED, SHADE, arrow, box, canvas, heatmap, subplots
-
-# Pale tints of the palette, on which dark text is easy to read; neighbours in the list differ in lightness too.
-_TINTS = ["#BFE0F2", "#FBE3B5", "#BDE6D6", "#EFD0E0", "#FFF6A8", "#F6C9AE"]
-_PALE_BLUE, _PALE_ORANGE, _PALE_GREEN = "#BFE0F2", "#FBE3B5", "#BDE6D6"
-_CHAR = 0.083  # inches that a character of 9 points takes, about
-
-
-def visible(piece: str | bytes) -> str:
-    """A token as it can be drawn: a dot for a space, an arrow for a new line, <F0> for a byte of a cut character.
-
-    >>> visible(" ladder"), visible(bytes([0xF0, 0x9F]))
-    ('·ladder', '<F0><9F>')
-    """
-    if isinstance(piece, bytes):
-        try:
-            piece = piece.decode("utf-8")
-        except UnicodeDecodeError:
-            piece = "".join(chr(byte) if byte < 128 else f"<{byte:02X}>" for byte in piece)
-    return piece.replace(" ", "·").replace("\n", "↵")
+from ..plots import (
+    BLUE,
+    CHAR_WIDTH,
+    DARK_ORANGE,
+    GREEN,
+    GREY,
+    INK,
+    PALE_BLUE,
+    PALE_ORANGE,
+    PAPER,
+    PINK,
+    SHADE,
+    TINTS,
+    VERMILION,
+    arrow,
+    box,
+    canvas,
+    decimals,
+    heatmap,
+    subplots,
+    visible,
+    write,
+)
+from .shared import box_row, rows_that_fit
 
 
 def pipeline(text: str, tokenizer: Any, numbers: torch.Tensor) -> Figure:
-    """The way of a short text into the model: text, tokens, ids, embeddings.
+    """What becomes of a short text on its way into the model: tokens, ids, embeddings.
 
     `numbers` is (tokens, n): the first n embedding numbers of each token of `text`.
     """
@@ -47,21 +51,21 @@ def pipeline(text: str, tokenizer: Any, numbers: torch.Tensor) -> Figure:
         width = min(step - 0.12, 1.1)
         piece = visible(tokenizer.decode_single_token_bytes(token_id))
         arrow(ax, (x, 3.14), (x, 2.71))
-        box(ax, x, 2.5, piece, width=width, color=_TINTS[index % len(_TINTS)])
+        box(ax, x, 2.5, piece, width=width, color=TINTS[index % len(TINTS)])
         arrow(ax, (x, 2.3), (x, 1.86))
         box(ax, x, 1.65, str(token_id), width=width)
         arrow(ax, (x, 1.45), (x, 1.04))
-        shown = "\n".join(f"{number:.2f}".replace("-", "−") for number in numbers[index].tolist()) + "\n…"
-        box(ax, x, 0.55, shown, width=width, height=0.96, color=_TINTS[index % len(_TINTS)], fontsize=8.5)
+        shown = "\n".join([*map(decimals, numbers[index].tolist()), "…"])
+        box(ax, x, 0.55, shown, width=width, height=0.96, color=TINTS[index % len(TINTS)], fontsize=8.5)
     for y, name in [(2.92, "split"), (2.08, "look up the id"), (1.25, "pick a row")]:
         ax.text(0.1, y, name, fontsize=8.5, color=GREY, va="center", style="italic")
     return fig
 
 
 def word_map(words: Mapping[str, tuple[float, float]], groups: Mapping[str, Sequence[str]]) -> Figure:
-    """Words as points in the plane, one colour and one marker for each group of words."""
+    """Words as points in the plane, each group of words with its own colour and marker."""
     fig, ax = subplots(6.4, 3.9)
-    for (name, members), color, marker in zip(groups.items(), [BLUE, RED, GREEN, PINK], "osD^", strict=False):
+    for (name, members), color, marker in zip(groups.items(), [BLUE, VERMILION, GREEN, PINK], "osD^", strict=False):
         points = np.array([words[word] for word in members])
         ax.scatter(*points.T, color=color, marker=marker, s=55, label=name, zorder=3)
         for word, (x, y) in zip(members, points, strict=True):
@@ -76,32 +80,29 @@ def word_map(words: Mapping[str, tuple[float, float]], groups: Mapping[str, Sequ
 
 def token_pieces(lines: Sequence[str], tokenizer: Any) -> Figure:
     """Each line cut into its tokens: coloured pieces with their ids below; a dot stands for a space."""
-    room, rows = 6.8, []
+    rows = []
     for line in lines:
-        row: list[tuple[str, int, float]] = []
+        tokens: list[tuple[str, str, float]] = []  # pieces with their ids and widths
         for token_id in tokenizer.encode(line, allowed_special="all"):
             piece = visible(tokenizer.decode_single_token_bytes(token_id))
-            width = max(_CHAR * len(piece) + 0.16, _CHAR * len(str(token_id)) + 0.02)
-            if row and sum(w + 0.04 for *_, w in row) + width > room:
-                rows.append(row)
-                row = []
-            row.append((piece, token_id, width))
-        rows.append(row)
+            width = max(CHAR_WIDTH * len(piece) + 0.2, CHAR_WIDTH * len(str(token_id)) + 0.06)
+            tokens.append((piece, str(token_id), width))
+        rows += [[tokens[k] for k in row] for row in rows_that_fit([width for *_, width in tokens], 6.84)]
     height = 0.72 * len(rows) + 0.05
     fig, ax = canvas(7, height)
     for number, row in enumerate(rows):
-        x, y = 0.1, height - 0.25 - 0.72 * number
-        for index, (piece, token_id, width) in enumerate(row):
-            box(ax, x + width / 2, y, piece, width=width, height=0.34, color=_TINTS[index % len(_TINTS)], edge=PAPER)
-            ax.text(x + width / 2, y - 0.29, str(token_id), ha="center", va="center", fontsize=8, color=INK)
-            x += width + 0.04
+        y = height - 0.25 - 0.72 * number
+        pieces, ids, widths = zip(*row, strict=True)
+        colors = [TINTS[place % len(TINTS)] for place in range(len(row))]
+        for x, token_id in zip(box_row(ax, 0.08, y, pieces, widths, colors, edge=PAPER), ids, strict=True):
+            write(ax, x, y - 0.29, token_id, fontsize=8, color=INK)
     return fig
 
 
 def merge_steps(steps: Sequence[Sequence[bytes]], ranks: Mapping[bytes, int]) -> Figure:
-    """How byte-pair encoding joins a word: a row per step, the piece that was just made in orange.
+    """How byte-pair encoding merges a word: a row per step, with the piece just made in pale orange.
 
-    `steps` are the pieces before and after each merge, `ranks` gives each piece its token id.
+    `steps` are the pieces before the first merge and after each one, `ranks` gives each piece its token id.
     """
     height = 0.44 * len(steps) + 0.35
     fig, ax = canvas(7, height)
@@ -110,12 +111,8 @@ def merge_steps(steps: Sequence[Sequence[bytes]], ranks: Mapping[bytes, int]) ->
         y = height - 0.42 - 0.44 * number
         before = steps[number - 1] if number else pieces
         fresh = next((i for i, piece in enumerate(pieces) if piece != before[i]), None)
-        x = 0.15
-        for index, piece in enumerate(pieces):
-            width = unit * len(piece)
-            color = _PALE_ORANGE if index == fresh else SHADE
-            box(ax, x + width / 2, y, visible(piece), width=width - 0.04, height=0.34, color=color)
-            x += width
+        colors = [PALE_ORANGE if index == fresh else SHADE for index in range(len(pieces))]
+        box_row(ax, 0.15, y, [visible(piece) for piece in pieces], [unit * len(piece) for piece in pieces], colors)
         note = "single bytes" if fresh is None else f"merge {visible(pieces[fresh])} (id {ranks[pieces[fresh]]})"
         ax.text(5.0, y, note, va="center", fontsize=9)
     ax.text(0.15, height - 0.12, "pieces", fontsize=9, weight="bold", va="center")
@@ -124,14 +121,14 @@ def merge_steps(steps: Sequence[Sequence[bytes]], ranks: Mapping[bytes, int]) ->
 
 
 def sliding_window(tokens: Sequence[str], max_length: int, stride: int, most: int = 5) -> Figure:
-    """Windows over the first tokens of a text: inputs in blue, the targets one token further in orange.
+    """Windows over the first tokens of a text: inputs in pale blue, the targets one token further in pale orange.
 
     At most `most` windows are drawn; the caption counts all that fit.
     """
     count = max((len(tokens) - max_length - 1) // stride + 1, 0)
     shown = min(count, most)
     left, room = 0.95, 6.0
-    widths = np.array([_CHAR * len(visible(token)) + 0.14 for token in tokens])
+    widths = np.array([CHAR_WIDTH * len(visible(token)) + 0.14 for token in tokens])
     scale = room / widths.sum()
     edges = left + scale * np.concatenate([[0], np.cumsum(widths)])
     height = 0.95 + 0.72 * most
@@ -150,10 +147,10 @@ def sliding_window(tokens: Sequence[str], max_length: int, stride: int, most: in
     for window in range(shown):
         y, start = top - 0.52 - 0.72 * window, window * stride
         ax.text(0.05, y, f"input {window}", va="center", fontsize=8.5, color=BLUE, weight="bold")
-        ax.text(0.05, y - 0.3, f"target {window}", va="center", fontsize=8.5, color="#9A5B00", weight="bold")
+        ax.text(0.05, y - 0.3, f"target {window}", va="center", fontsize=8.5, color=DARK_ORANGE, weight="bold")
         for index in range(start, start + max_length):
-            cell(index, y, _PALE_BLUE)
-            cell(index + 1, y - 0.3, _PALE_ORANGE)
+            cell(index, y, PALE_BLUE)
+            cell(index + 1, y - 0.3, PALE_ORANGE)
     more = f", the first {shown} of them drawn" if shown < count else ""
     windows = "1 window fits" if count == 1 else f"{count} windows fit"
     caption = f"max_length = {max_length}, stride = {stride}: {windows} into these {len(tokens)} tokens{more}"
@@ -162,22 +159,22 @@ def sliding_window(tokens: Sequence[str], max_length: int, stride: int, most: in
 
 
 def batch(inputs: torch.Tensor, targets: torch.Tensor, tokenizer: Any) -> Figure:
-    """A batch of inputs and one of targets, both (B, T), as two tables of tokens; arrows show the move by one."""
+    """A batch of inputs and its targets, both (B, T), as two tables of tokens with arrows from row to row."""
     rows, cols = inputs.shape
     height = 0.52 * rows + 0.62
     fig, ax = canvas(7, height)
     width = 3.05 / cols
-    for left, ids, color, name in [(0.1, inputs, _PALE_BLUE, "inputs"), (3.85, targets, _PALE_ORANGE, "targets")]:
+    for left, ids, color, name in [(0.1, inputs, PALE_BLUE, "inputs"), (3.85, targets, PALE_ORANGE, "targets")]:
         ax.text(left, height - 0.17, f"{name}, ({rows}, {cols})", weight="bold", va="center")
         for row in range(rows):
             for col in range(cols):
                 token_id = int(ids[row, col])
                 text = visible(tokenizer.decode_single_token_bytes(token_id))
                 x, y = left + width * (col + 0.5), height - 0.62 - 0.52 * row
-                size = min(9, 9 * (width - 0.05) / (_CHAR * len(text) + 0.04))
+                size = min(9, 9 * (width - 0.05) / (CHAR_WIDTH * len(text) + 0.04))
                 box(ax, x, y, "", width=width - 0.04, height=0.46, color=color)
-                ax.text(x, y + 0.08, text, ha="center", va="center", fontsize=size)
-                ax.text(x, y - 0.12, str(token_id), ha="center", va="center", fontsize=7.5, color=INK)
+                write(ax, x, y + 0.08, text, fontsize=size)
+                write(ax, x, y - 0.12, str(token_id), fontsize=7.5, color=INK)
     for row in range(rows):
         y = height - 0.62 - 0.52 * row
         arrow(ax, (3.2, y), (3.8, y), color=GREY)
@@ -186,31 +183,27 @@ def batch(inputs: torch.Tensor, targets: torch.Tensor, tokenizer: Any) -> Figure
 
 
 def lookup(weight: torch.Tensor, ids: Sequence[int]) -> Figure:
-    """An embedding layer as a table: `weight` is (V, C); each of the ids picks the row of that number."""
+    """An embedding layer as a table: `weight` is (V, C); each id picks the row with its number."""
     weight = weight.detach()
     vocabulary, size = weight.shape
     fig, ax = canvas(7, 0.36 * max(vocabulary, len(ids)) + 0.55)
     top = 0.36 * max(vocabulary, len(ids)) - 0.1
-    colors = {token_id: _TINTS[index % len(_TINTS)] for index, token_id in enumerate(dict.fromkeys(ids))}
-
-    def row(x: float, y: float, values: torch.Tensor, color: str) -> None:
-        for col, value in enumerate(values.tolist()):
-            text = f"{value:.2f}".replace("-", "−")
-            box(ax, x + 0.62 * col, y, text, width=0.6, height=0.31, color=color)
-
+    colors = {token_id: TINTS[index % len(TINTS)] for index, token_id in enumerate(dict.fromkeys(ids))}
+    rows = [[decimals(value) for value in values] for values in weight.tolist()]
+    style = {"gap": 0.02, "height": 0.31}
     for x, name in [(0.45, "token ids"), (3.1, f"weight, ({vocabulary}, {size})")]:
-        ax.text(x, top + 0.45, name, ha="center", va="center", weight="bold")
-    ax.text(5.95, top + 0.45, f"output, ({len(ids)}, {size})", ha="center", va="center", weight="bold")
+        write(ax, x, top + 0.45, name, weight="bold")
+    write(ax, 5.95, top + 0.45, f"output, ({len(ids)}, {size})", weight="bold")
     for token_id in range(vocabulary):
         y = top - 0.36 * token_id
         ax.text(2.0, y, str(token_id), ha="right", va="center", color=GREY, fontsize=9)
-        row(2.48, y, weight[token_id], colors.get(token_id, PAPER))
+        box_row(ax, 2.17, y, rows[token_id], 0.62, colors.get(token_id, PAPER), **style)
     shift = 0.36 * (vocabulary - len(ids)) / 2
     for index, token_id in enumerate(ids):
         y, source = top - shift - 0.36 * index, top - 0.36 * token_id
         box(ax, 0.45, y, str(token_id), width=0.5, height=0.31, color=colors[token_id])
         arrow(ax, (0.72, y), (1.84, source))
-        row(5.33, y, weight[token_id], colors[token_id])
+        box_row(ax, 5.02, y, rows[token_id], 0.62, colors[token_id], **style)
         arrow(ax, (4.05, source), (5.01, y))
     return fig
 
@@ -237,7 +230,7 @@ def add_positions(tokens: Sequence[str], token_rows: torch.Tensor, position_rows
 
 
 def absolute_and_relative(tokens: Sequence[str]) -> Figure:
-    """What each scheme tells the model: a number for each place, or a distance for each pair of places."""
+    """Absolute positions, a number per token, and relative ones, a distance per pair of tokens (row minus column)."""
     labels = [visible(token) for token in tokens]
     places = np.arange(len(labels))
     fig, axes = subplots(7, 3.7, 1, 2, width_ratios=[1, 2.2])

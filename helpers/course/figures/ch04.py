@@ -13,10 +13,33 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 from matplotlib.ticker import FuncFormatter
 
-from ..plots import BLUE, GREEN, GREY, INK, ORANGE, PAPER, PINK, RED, SHADE, SKY, arrow, box, canvas, subplots
+from ...gpt import count_parameters
+from ..plots import (
+    BACKDROP,
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PALE_BLUE,
+    PALE_GREEN,
+    PALE_ORANGE,
+    PALE_PINK,
+    PAPER,
+    PINK,
+    SHADE,
+    SKY,
+    VERMILION,
+    arrow,
+    box,
+    canvas,
+    subplots,
+    write,
+)
+from .shared import box_row
 
-# Pale versions of the palette, on which dark text is easy to read; one per kind of part in every diagram.
-_NORM, _MIX, _THINK, _EMBED, _WHOLE = "#CFE8F7", "#FBE3B5", "#C5EBDD", "#F3DCEA", SHADE
+# One colour per kind of part, in every diagram.
+_NORM, _MIX, _THINK, _EMBED, _WHOLE = PALE_BLUE, PALE_ORANGE, PALE_GREEN, PALE_PINK, SHADE
 
 
 def chapter_map() -> Figure:
@@ -50,26 +73,26 @@ def signal_sizes(plain: Sequence[float], normalized: Sequence[float]) -> Figure:
     fig, ax = subplots(6.4, 2.9)
     layers = range(len(plain))
     ax.semilogy(layers, normalized, "o-", color=BLUE, ms=4, label="normalized after every layer")
-    ax.semilogy(layers, plain, "s-", color=RED, ms=4, label="plain")
+    ax.semilogy(layers, plain, "s-", color=VERMILION, ms=4, label="plain")
     ax.set(xlabel="layer (0 is the input)", ylabel="standard deviation", title="How large the numbers are")
     ax.legend(loc="lower left")
     return fig
 
 
 def layer_norm_effect(before: torch.Tensor, after: torch.Tensor) -> Figure:
-    """The numbers of each example (rows) on a line, before and after; mean and one standard deviation marked."""
+    """The numbers of each example (rows) on a line, before and after; mean and one standard deviation are marked."""
     fig, axes = subplots(7, 2.6, 1, 2, sharey=True)
     for ax, values, title in zip(axes, (before, after), ("before LayerNorm", "after LayerNorm"), strict=True):
         for row, numbers in enumerate(values.tolist()):
             mean, std = np.mean(numbers), np.std(numbers)
             ax.plot([mean - std, mean + std], [row, row], color=ORANGE, lw=7, alpha=0.45, solid_capstyle="butt")
             ax.plot(numbers, [row] * len(numbers), "o", color=BLUE, ms=6, mec=PAPER, mew=0.7)
-            ax.plot(mean, row - 0.2, "v", color=RED, ms=8)
+            ax.plot(mean, row - 0.2, "v", color=VERMILION, ms=8)
         ax.axvline(0, color=GREY, lw=0.8, zorder=0)
         ax.set(title=title, xlabel="value", xlim=(-2.3, 2.3), ylim=(len(values) - 0.5, -0.6))
         ax.set_yticks(range(len(values)), labels=[f"example {row}" for row in range(len(values))])
     axes[0].plot([], [], "o", color=BLUE, label="a value")
-    axes[0].plot([], [], "v", color=RED, label="mean")
+    axes[0].plot([], [], "v", color=VERMILION, label="mean")
     axes[0].plot([], [], color=ORANGE, lw=7, alpha=0.45, label="± 1 std")
     axes[0].legend(loc="center left", fontsize=8, handlelength=1.2)
     return fig
@@ -85,21 +108,21 @@ def normalization_axes() -> Figure:
                 hit = row == 1 if chosen == "row" else col == 1
                 color = SKY if hit else PAPER
                 ax.add_patch(Rectangle((left + 0.4 * col, 1.65 - 0.4 * row), 0.4, 0.4, facecolor=color, edgecolor=INK))
-        ax.text(left - 0.12, 1.25, "tokens", rotation=90, ha="center", va="center", fontsize=9)
-        ax.text(left + 1.0, 0.3, "features", ha="center", va="center", fontsize=9)
+        write(ax, left - 0.12, 1.25, "tokens", rotation=90, fontsize=9)
+        write(ax, left + 1.0, 0.3, "features", fontsize=9)
         note = "mean of one token's features" if chosen == "row" else "mean of one feature over tokens"
-        ax.text(left + 1.0, 0.05, note, ha="center", va="center", fontsize=9)
+        write(ax, left + 1.0, 0.05, note, fontsize=9)
     return fig
 
 
 def gelu_and_relu(gelu: Callable[[torch.Tensor], torch.Tensor]) -> Figure:
-    """Both activation functions on the left, their derivatives (by autograd) on the right."""
+    """Both activation functions on the left, their derivatives (computed by autograd) on the right."""
     fig, (left, right) = subplots(7, 2.9, 1, 2)
     for function, name, color, style in ((gelu, "GELU", BLUE, "-"), (torch.relu, "ReLU", ORANGE, "--")):
         x = torch.linspace(-3.5, 3.5, 281, requires_grad=True)
         y = function(x)
         (slope,) = torch.autograd.grad(y.sum(), x)
-        if name == "ReLU":  # the jump at 0 is no line: leave a gap there
+        if name == "ReLU":  # its derivative jumps at 0: leave a gap there
             slope = torch.where(x.abs() < 1e-4, torch.nan, slope)
         left.plot(x.detach(), y.detach(), style, color=color, label=name)
         right.plot(x.detach(), slope, style, color=color, label=name)
@@ -114,7 +137,7 @@ def gelu_and_relu(gelu: Callable[[torch.Tensor], torch.Tensor]) -> Figure:
 
 
 def feed_forward(emb_dim: int = 768, factor: int = 4) -> Figure:
-    """One token's vector on its way through the two linear layers, as wide as it is long."""
+    """One token's vector before, between and after the two linear layers: its height is the number of its entries."""
     fig, ax = canvas(7, 3.1)
     wide, narrow, middle = 2.4, 2.4 / factor, 1.6
     columns = [(0.7, narrow, _EMBED), (3.0, wide, _THINK), (4.0, wide, _THINK), (6.3, narrow, _EMBED)]
@@ -126,20 +149,17 @@ def feed_forward(emb_dim: int = 768, factor: int = 4) -> Figure:
         ax.add_patch(Polygon(corners, facecolor=_WHOLE, edgecolor="none", zorder=0))
     arrow(ax, (3.14, middle), (3.86, middle))
     ax.text(3.5, middle + 0.12, "GELU", ha="center")
-    ax.text(1.85, middle, f"Linear\n{emb_dim} to {factor * emb_dim}", ha="center", va="center")
-    ax.text(5.15, middle, f"Linear\n{factor * emb_dim} to {emb_dim}", ha="center", va="center")
-    for x, height, text in (
-        (0.7, narrow, f"{emb_dim}\nnumbers in"),
-        (6.3, narrow, f"{emb_dim}\nnumbers out"),
-    ):
-        ax.text(x, middle - height / 2 - 0.12, text, ha="center", va="top", fontsize=9)
-    ax.text(3.5, 0.12, f"{factor * emb_dim} hidden numbers", ha="center", va="center", fontsize=9)
+    write(ax, 1.85, middle, f"Linear\n{emb_dim} to {factor * emb_dim}")
+    write(ax, 5.15, middle, f"Linear\n{factor * emb_dim} to {emb_dim}")
+    for x, text in ((0.7, "in"), (6.3, "out")):
+        write(ax, x, middle - narrow / 2 - 0.12, f"{emb_dim}\nnumbers {text}", va="top", fontsize=9)
+    write(ax, 3.5, 0.12, f"{factor * emb_dim} hidden numbers", fontsize=9)
     return fig
 
 
 def _add_sign(ax: Axes, x: float, y: float, small: bool = False) -> None:
     ax.plot(x, y, "o", ms=12 if small else 15, color=PAPER, mec=INK, mew=1)
-    ax.text(x, y - 0.01, "+", ha="center", va="center", fontsize=10 if small else 13)
+    write(ax, x, y - 0.01, "+", fontsize=10 if small else 13)
 
 
 def _around(ax: Axes, x: float, low: float, high: float, side: float) -> None:
@@ -150,14 +170,14 @@ def _around(ax: Axes, x: float, low: float, high: float, side: float) -> None:
 
 
 def shortcut_nets(plain: Sequence[float], shortcut: Sequence[float]) -> Figure:
-    """The five-layer networks side by side, with the mean size of each layer's weight gradient in its box."""
+    """The five-layer networks side by side, with the mean size of the gradient of its weights in each layer's box."""
     fig, ax = canvas(7, 5.7)
     step, last = 0.95, len(plain) - 1
     for left, title, means, jumps in (
         (1.6, "without shortcuts", plain, False),
         (4.8, "with shortcuts", shortcut, True),
     ):
-        ax.text(left, 5.5, title, ha="center", va="center", weight="bold")
+        write(ax, left, 5.5, title, weight="bold")
         box(ax, left, 0.22, "input: 3 numbers", 1.7, 0.32, PAPER)
         below = 0.38  # where the arrow into the next layer starts
         for layer, mean in enumerate(means):
@@ -180,7 +200,7 @@ def shortcut_nets(plain: Sequence[float], shortcut: Sequence[float]) -> Figure:
 def gradient_means(curves: Mapping[str, Sequence[float]], title: str) -> Figure:
     """Mean gradient per layer on a log scale, one line per network; with many layers, no markers."""
     fig, ax = subplots(6.4, 3)
-    for (name, means), color, marker in zip(curves.items(), (RED, BLUE), ("s", "o"), strict=True):
+    for (name, means), color, marker in zip(curves.items(), (VERMILION, BLUE), ("s", "o"), strict=True):
         ax.semilogy(range(1, len(means) + 1), means, marker=marker, ms=5, color=color, label=name)
     if len(next(iter(curves.values()))) < 10:
         ax.set_xticks(range(1, len(next(iter(curves.values()))) + 1))
@@ -190,12 +210,12 @@ def gradient_means(curves: Mapping[str, Sequence[float]], title: str) -> Figure:
 
 
 def transformer_block() -> Figure:
-    """The block from bottom to top: two halves, each LayerNorm, work, dropout, then the shortcut's plus."""
+    """The block from bottom to top: two halves, each with LayerNorm, a layer, dropout and the shortcut's sum."""
     fig, ax = canvas(7, 6.3)
     x, side = 2.6, 4.45
-    ax.add_patch(Rectangle((0.85, 0.72), 4.05, 4.95, facecolor="#F8FAFB", edgecolor=GREY, lw=1.2, zorder=0))
-    ax.text(2.6, 0.22, "x, shape (B, T, 768)", ha="center", va="center")
-    ax.text(2.6, 6.12, "output, shape (B, T, 768)", ha="center", va="center")
+    ax.add_patch(Rectangle((0.85, 0.72), 4.05, 4.95, facecolor=BACKDROP, edgecolor=GREY, lw=1.2, zorder=0))
+    write(ax, 2.6, 0.22, "x, shape (B, T, 768)")
+    write(ax, 2.6, 6.12, "output, shape (B, T, 768)")
     heights = [1.25, 1.8, 2.35, 2.85, 3.6, 4.15, 4.7, 5.2]
     labels = [
         ("LayerNorm   norm1", _NORM),
@@ -231,7 +251,7 @@ def transformer_block() -> Figure:
 
 
 def gpt_model(cfg: Mapping[str, Any]) -> Figure:
-    """The whole model from bottom to top, with the shape of what travels on every arrow."""
+    """The whole model from bottom to top, with the shape of the tensor at every arrow."""
     fig, ax = canvas(6.6, 6.9)
     emb, vocab, layers = cfg["emb_dim"], cfg["vocab_size"], cfg["n_layers"]
     x, wide = 2.5, 3.1
@@ -243,14 +263,14 @@ def gpt_model(cfg: Mapping[str, Any]) -> Figure:
         (5.2, "LayerNorm   final_norm", _NORM, 0.42),
         (6.0, f"output layer   out_head\nLinear, {emb} to {vocab}", _THINK, 0.56),
     ]
-    ax.text(x, 0.66, "token ids", ha="center", va="center", weight="bold")
-    ax.text(x, 0.3, '"Every effort moves you": 6109 3626 6100 345', ha="center", va="center", fontsize=9)
+    write(ax, x, 0.66, "token ids", weight="bold")
+    write(ax, x, 0.3, '"Every effort moves you": 6109 3626 6100 345', fontsize=9)
     shapes = ["(B, T)"] + [f"(B, T, {emb})"] * 5 + [f"(B, T, {vocab})"]
     bottom = 0.78
     for (y, text, color, height), shape in zip(parts, shapes, strict=False):
         arrow(ax, (x, bottom), (x, y - height / 2))
         ax.text(x + 0.15, (bottom + y - height / 2) / 2, shape, va="center", color=BLUE, fontsize=9.5)
-        if height > 0.9:  # several blocks, one behind the other
+        if height > 0.9:  # a stack of blocks
             for step in (2, 1):
                 shift = 0.07 * step
                 box(ax, x + shift, y + shift, "", wide, height, _MIX)
@@ -258,7 +278,7 @@ def gpt_model(cfg: Mapping[str, Any]) -> Figure:
         bottom = y + height / 2 + (0.14 if height > 0.9 else 0)
     arrow(ax, (x, bottom), (x, 6.65))
     ax.text(x + 0.15, 6.46, shapes[-1], va="center", color=BLUE, fontsize=9.5)
-    ax.text(x, 6.78, "logits", ha="center", va="center", weight="bold")
+    write(ax, x, 6.78, "logits", weight="bold")
     notes = [
         (1.3, f"{vocab:,} rows of {emb}"),
         (2.1, f"{cfg['context_length']:,} rows of {emb}"),
@@ -272,20 +292,6 @@ def gpt_model(cfg: Mapping[str, Any]) -> Figure:
     return fig
 
 
-def count_parameters(cfg: Mapping[str, Any]) -> dict[str, int]:
-    """Parameters of each part of a `GPTModel` with this configuration, from the sizes alone (nothing is built)."""
-    emb, layers = cfg["emb_dim"], cfg["n_layers"]
-    qkv_biases = 3 * emb if cfg["qkv_bias"] else 0
-    return {
-        "token embedding": cfg["vocab_size"] * emb,
-        "position embedding": cfg["context_length"] * emb,
-        "attention": layers * (4 * emb * emb + emb + qkv_biases),
-        "feed-forward": layers * (8 * emb * emb + 5 * emb),
-        "LayerNorms": layers * 4 * emb + 2 * emb,
-        "output layer": cfg["vocab_size"] * emb,
-    }
-
-
 _PART_COLORS = {
     "token embedding": PINK,
     "position embedding": GREY,
@@ -297,21 +303,16 @@ _PART_COLORS = {
 
 
 def parameter_bars(cfg: Mapping[str, Any]) -> Figure:
-    """Where a model's parameters sit: a bar per part, with the total and its memory in the title."""
+    """A model's parameters: a bar per part, with the total and its memory in the title."""
     parts = count_parameters(cfg)
     total = sum(parts.values())
     fig, ax = subplots(7, 3)
     names = list(parts)
     counts = np.array([parts[name] for name in names]) / 1e6
     ax.barh(names, counts, color=[_PART_COLORS[name] for name in names])
-    for row, name in enumerate(names):
-        ax.text(
-            counts[row] + counts.max() * 0.015,
-            row,
-            f"{counts[row]:,.2f} million, {parts[name] / total:.1%}",
-            va="center",
-            fontsize=9,
-        )
+    for row, (name, count) in enumerate(zip(names, counts, strict=True)):
+        note = f"{count:,.2f} million, {parts[name] / total:.1%}"
+        ax.text(count + counts.max() * 0.015, row, note, va="center", fontsize=9)
     ax.invert_yaxis()
     ax.set(xlim=(0, counts.max() * 1.38), xlabel="parameters in millions")
     ax.set_title(
@@ -331,7 +332,7 @@ def parameter_shares(configs: Mapping[str, Mapping[str, Any]]) -> Figure:
         ax.barh(list(counts), shares, left=left, color=color, label=part, edgecolor=PAPER, lw=0.6)
         for row, share in enumerate(shares):
             if share > 0.035:
-                ax.text(left[row] + share / 2, row, f"{share:.0%}", ha="center", va="center", fontsize=9, color=INK)
+                write(ax, left[row] + share / 2, row, f"{share:.0%}", fontsize=9, color=INK)
         left += shares
     ax.invert_yaxis()
     ax.set(xlim=(0, 1), xlabel="share of all parameters", ylabel="GPT-2 size")
@@ -341,18 +342,18 @@ def parameter_shares(configs: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 
 def next_token_probabilities(probabilities: torch.Tensor, labels: Sequence[str]) -> Figure:
-    """The likeliest tokens as bars, and all probabilities sorted, both beside the uniform distribution's level."""
+    """The likeliest tokens as bars, and all probabilities sorted, both with the uniform distribution as a line."""
     ordered = probabilities.sort(descending=True).values.tolist()
     uniform = 1 / len(ordered)
     fig, (left, right) = subplots(7.2, 3.4, 1, 2)
     left.barh(range(len(labels)), [100 * p for p in ordered[: len(labels)]], color=SKY)
     left.set_yticks(range(len(labels)), labels=labels, fontsize=9)
     left.invert_yaxis()
-    left.axvline(100 * uniform, color=RED, lw=1.5)
+    left.axvline(100 * uniform, color=VERMILION, lw=1.5)
     left.set(title="the ten likeliest tokens", xlabel="probability in percent", xlim=(0, 0.03))
     left.set_xticks([0, 0.01, 0.02, 0.03])
     right.semilogy(range(1, len(ordered) + 1), [100 * p for p in ordered], color=BLUE, label="the model")
-    right.axhline(100 * uniform, color=RED, lw=1.5, label="all equal")
+    right.axhline(100 * uniform, color=VERMILION, lw=1.5, label="all equal")
     right.set(title="all tokens, sorted", xlabel="rank", ylabel="probability in percent", ylim=(1e-4, 100))
     right.set_xticks([1, 25000, 50000], labels=["1", "25,000", "50,000"])
     right.legend()
@@ -360,7 +361,7 @@ def next_token_probabilities(probabilities: torch.Tensor, labels: Sequence[str])
 
 
 def generation_loop(steps: Sequence[Sequence[str]]) -> Figure:
-    """The loop of greedy generation as a cycle, and the growing text: one list of pieces per step."""
+    """The loop of greedy generation as a cycle, and the growing text: one list of tokens per step."""
     fig, ax = canvas(7.2, 4.4)
     stations = [
         (0.8, "token ids\n(1, T)", _EMBED),
@@ -377,11 +378,9 @@ def generation_loop(steps: Sequence[Sequence[str]]) -> Figure:
     arrow(ax, (0.8, 3.05), (0.8, 3.47), color=BLUE, lw=1.8)
     ax.text(3.6, 3.17, "append the new token and go round again", ha="center", color=BLUE, fontsize=9)
     for row, pieces in enumerate(steps):
-        y, x = 2.45 - 0.58 * row, 1.1
+        y = 2.45 - 0.58 * row
         ax.text(0.95, y, f"round {row + 1}", ha="right", va="center", fontsize=9)
-        for index, piece in enumerate(pieces):
-            width = 0.3 + 0.092 * len(piece)
-            new = index == len(pieces) - 1
-            box(ax, x + width / 2, y, piece, width, 0.4, _THINK if new else _EMBED, fontsize=9)
-            x += width + 0.07
+        widths = [0.37 + 0.092 * len(piece) for piece in pieces]
+        colors = [_EMBED] * (len(pieces) - 1) + [_THINK]
+        box_row(ax, 1.065, y, pieces, widths, colors, gap=0.07, height=0.4)
     return fig

@@ -11,10 +11,29 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ..plots import BLUE, GREEN, GREY, INK, ORANGE, PAPER, RED, SHADE, SKY, arrow, box, canvas, subplots
-
-# Pale versions of the palette, on which dark text is easy to read.
-_BLUE, _ORANGE, _GREEN, _PINK, _GREY = "#CFE8F7", "#FBE3B5", "#C5EBDD", "#F3DCEA", SHADE
+from ..plots import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PALE_BLUE,
+    PALE_GREEN,
+    PALE_ORANGE,
+    PALE_PINK,
+    PAPER,
+    SHADE,
+    SKY,
+    VERMILION,
+    arrow,
+    box,
+    canvas,
+    decimals,
+    subplots,
+    top_scale,
+    write,
+)
+from .shared import grouped_bars, rows_that_fit
 
 
 def loss_pipeline(
@@ -26,48 +45,47 @@ def loss_pipeline(
     fig, ax = canvas(7.4, height)
     columns = (2.62, 3.72, 4.98, 6.38)
     top = height - 0.75
-    for x, text in zip(
-        (1.25, *columns), ("text so far → target", "logit", "probability", "logarithm", "mean"), strict=True
-    ):
-        ax.text(x, top + 0.45, text, ha="center", va="center", weight="bold", fontsize=9.5)
+    titles = ("text so far → target", "logit", "probability", "logarithm", "mean")
+    for x, text in zip((1.25, *columns), titles, strict=True):
+        write(ax, x, top + 0.45, text, weight="bold", fontsize=9.5)
     logs = [math.log(probability) for probability in probabilities]
     middle = top - 0.46 * (rows - 1) / 2
     for row, (context, target) in enumerate(zip(contexts, targets, strict=True)):
         y = top - 0.46 * row
         ax.text(1.2, y, f"{context} →", ha="right", va="center", fontsize=8.5)
-        box(ax, 1.7, y, target, 0.9, 0.34, _ORANGE, fontsize=8.5)
-        box(ax, columns[0], y, f"{logits[row]:.2f}".replace("-", "−"), 0.66, 0.34, _GREY)
-        box(ax, columns[1], y, f"{probabilities[row]:.2e}".replace("-", "−"), 0.94, 0.34, _BLUE)
-        box(ax, columns[2], y, f"{logs[row]:.2f}".replace("-", "−"), 0.8, 0.34, _GREEN)
+        box(ax, 1.7, y, target, 0.9, 0.34, PALE_ORANGE, fontsize=8.5)
+        box(ax, columns[0], y, decimals(logits[row]), 0.66, 0.34, SHADE)
+        box(ax, columns[1], y, f"{probabilities[row]:.2e}".replace("-", "−"), 0.94, 0.34, PALE_BLUE)
+        box(ax, columns[2], y, decimals(logs[row]), 0.8, 0.34, PALE_GREEN)
         for start, end in ((2.15, 2.29), (2.95, 3.25), (4.19, 4.58)):
             arrow(ax, (start, y), (end, y))
         arrow(ax, (5.38, y), (5.88, middle + 0.06 * (rows / 2 - row)), color=GREY)
     mean = sum(logs) / rows
-    box(ax, columns[3], middle, f"{mean:.4f}".replace("-", "−"), 1.0, 0.4, _GREEN, weight="bold")
+    box(ax, columns[3], middle, decimals(mean, 4), 1.0, 0.4, PALE_GREEN, weight="bold")
     arrow(ax, (columns[3], middle - 0.2), (columns[3], 0.68))
     ax.text(columns[3] - 0.1, (middle + 0.46) / 2 - 0.02, "change\nthe sign", ha="right", va="center", fontsize=8.5)
-    box(ax, columns[3], 0.47, f"loss {-mean:.4f}", 1.3, 0.42, _PINK, weight="bold")
-    box(ax, columns[1] - 0.3, 0.47, f"perplexity {math.exp(-mean):,.0f}", 1.9, 0.42, _PINK, weight="bold")
+    box(ax, columns[3], 0.47, f"loss {-mean:.4f}", 1.3, 0.42, PALE_PINK, weight="bold")
+    box(ax, columns[1] - 0.3, 0.47, f"perplexity {math.exp(-mean):,.0f}", 1.9, 0.42, PALE_PINK, weight="bold")
     arrow(ax, (columns[3] - 0.65, 0.47), (columns[1] + 0.65, 0.47))
     ax.text((columns[3] + columns[1]) / 2, 0.56, "exp", ha="center", va="bottom", fontsize=8.5)
-    ax.text(3.17, top + 0.24, "softmax", ha="center", va="center", fontsize=8.5, color=GREY)
-    ax.text(4.38, top + 0.24, "ln", ha="center", va="center", fontsize=8.5, color=GREY)
+    write(ax, 3.17, top + 0.24, "softmax", fontsize=8.5, color=GREY)
+    write(ax, 4.38, top + 0.24, "ln", fontsize=8.5, color=GREY)
     return fig
 
 
 def text_split(train: tuple[int, int], val: tuple[int, int], context_length: int) -> Figure:
-    """The text as a strip, cut into a training and a validation part and both into windows.
+    """The text as a strip of a training and a validation part, both cut into windows.
 
-    `train` and `val` are (tokens, windows) of the two parts.
+    `train` and `val` are the numbers (tokens, windows) of the two parts.
     """
     fig, ax = canvas(7.4, 1.75)
     total, left, width = train[0] + val[0], 0.3, 6.8
     for (tokens, windows), start, color, name in (
-        (train, 0, _BLUE, "training"),
-        (val, train[0], _ORANGE, "validation"),
+        (train, 0, PALE_BLUE, "training"),
+        (val, train[0], PALE_ORANGE, "validation"),
     ):
         x, w = left + width * start / total, width * tokens / total
-        ax.add_patch(Rectangle((x, 0.75), w, 0.42, facecolor=_GREY, edgecolor="none"))
+        ax.add_patch(Rectangle((x, 0.75), w, 0.42, facecolor=SHADE, edgecolor="none"))
         step = width * context_length / total
         for window in range(windows):
             ax.add_patch(Rectangle((x + window * step, 0.75), step, 0.42, facecolor=color, edgecolor=PAPER, lw=1))
@@ -75,7 +93,7 @@ def text_split(train: tuple[int, int], val: tuple[int, int], context_length: int
         align, at = ("left", x) if start == 0 else ("right", x + w)
         ax.text(at, 1.4, f"{name}: {tokens:,} tokens", ha=align, va="center", weight="bold", fontsize=9.5)
         ax.text(at, 0.5, f"{windows} windows of {context_length}", ha=align, va="center", fontsize=9)
-    ax.text(left + width / 2, 0.16, "the text, from its first token to its last", ha="center", va="center", fontsize=9)
+    write(ax, left + width / 2, 0.16, "the text, from its first token to its last", fontsize=9)
     arrow(ax, (left + width / 2 + 1.6, 0.16), (left + width / 2 + 2.3, 0.16), color=GREY)
     arrow(ax, (left + width / 2 - 2.3, 0.16), (left + width / 2 - 1.6, 0.16), color=GREY)
     return fig
@@ -95,26 +113,26 @@ def surprise(probabilities: Sequence[float]) -> Figure:
 
 
 def training_cycle() -> Figure:
-    """The training loop as a cycle of five stations, with the line of code that does each."""
+    """The training loop as a cycle of five steps, with the line of code for each."""
     fig, ax = canvas(7.4, 3.9)
     stations = [
-        (3.7, 3.45, "next batch from the loader", "for input_batch, target_batch in train_loader:", _ORANGE),
-        (6.05, 2.35, "forget the old gradients", "optimizer.zero_grad()", _GREY),
-        (5.35, 0.75, "forward: how wrong is it?", "loss = calc_loss_batch(...)", _BLUE),
-        (2.05, 0.75, "backward: who is to blame?", "loss.backward()", _PINK),
-        (1.35, 2.35, "move every weight a little", "optimizer.step()", _GREEN),
+        (3.7, 3.45, "next batch from the loader", "for input_batch, target_batch in train_loader:", PALE_ORANGE),
+        (6.05, 2.35, "forget the old gradients", "optimizer.zero_grad()", SHADE),
+        (5.35, 0.75, "forward: how wrong is it?", "loss = calc_loss_batch(...)", PALE_BLUE),
+        (2.05, 0.75, "backward: who is to blame?", "loss.backward()", PALE_PINK),
+        (1.35, 2.35, "move every weight a little", "optimizer.step()", PALE_GREEN),
     ]
     for x, y, text, code, color in stations:
         wide = 3.9 if "for" in code.split()[0] else 2.35
         ax.add_patch(Rectangle((x - wide / 2, y - 0.31), wide, 0.62, facecolor=color, edgecolor=INK, lw=1))
-        ax.text(x, y + 0.13, text, ha="center", va="center", fontsize=9.5, weight="bold")
-        ax.text(x, y - 0.13, code, ha="center", va="center", fontsize=8.5, family="DejaVu Sans Mono")
+        write(ax, x, y + 0.13, text, fontsize=9.5, weight="bold")
+        write(ax, x, y - 0.13, code, fontsize=8.5, family="DejaVu Sans Mono")
     arrow(ax, (5.68, 3.4), (6.3, 2.7), curve=-0.2)
     arrow(ax, (6.3, 2.02), (5.95, 1.1), curve=-0.1)
     arrow(ax, (4.15, 0.75), (3.25, 0.75))
     arrow(ax, (1.45, 1.1), (1.1, 2.02), curve=-0.1)
     arrow(ax, (1.1, 2.7), (1.72, 3.4), curve=-0.2)
-    ax.text(3.7, 2.05, "once round:\none update", ha="center", va="center", fontsize=10, color=BLUE)
+    write(ax, 3.7, 2.05, "once round:\none update", fontsize=10, color=BLUE)
     return fig
 
 
@@ -125,40 +143,27 @@ def perplexity_curves(
     val_losses: Sequence[float],
     vocab_size: int,
 ) -> Figure:
-    """Perplexity over epochs on a logarithmic axis, the gap between the two texts shaded, tokens seen on top."""
+    """Perplexity over epochs on a logarithmic axis; the gap between the two texts shaded, with tokens seen on top."""
     fig, ax = subplots(6.6, 3.6)
     train, val = np.exp(train_losses), np.exp(val_losses)
     ax.fill_between(epochs_seen, train, val, where=val > train, color=ORANGE, alpha=0.2, label="the gap: overfitting")
     ax.semilogy(epochs_seen, train, "o-", ms=4, color=BLUE, label="training text")
     ax.semilogy(epochs_seen, val, "s--", ms=4, color=ORANGE, label="validation text")
     best = int(np.argmin(val))
-    ax.plot(epochs_seen[best], val[best], "*", ms=15, color=RED, mec=INK, label="lowest on the validation text")
+    ax.plot(epochs_seen[best], val[best], "*", ms=15, color=VERMILION, mec=INK, label="lowest on the validation text")
     ax.axhline(vocab_size, color=GREY, lw=1, ls=":")
     ax.text(epochs_seen[-1], vocab_size * 1.1, "all tokens alike", ha="right", va="bottom", fontsize=9)
     ax.set(xlabel="epochs", ylabel="perplexity", ylim=(0.9, vocab_size * 3))
     ax.legend(fontsize=9, loc="lower left")
-    top = ax.twiny()
-    top.plot(tokens_seen, train, alpha=0)
-    top.set_xlabel("tokens seen")
-    top.xaxis.set_major_formatter("{x:,.0f}")
-    top.spines.top.set_visible(True)
+    top_scale(ax, tokens_seen, train, "tokens seen").xaxis.set_major_formatter("{x:,.0f}")
     return fig
 
 
 def temperature_bars(words: Sequence[str], logits: torch.Tensor, temperatures: Sequence[float]) -> Figure:
     """The probabilities of each word at several temperatures, as groups of bars."""
     fig, ax = subplots(7.2, 3.1)
-    wide = 0.8 / len(temperatures)
-    for number, (temperature, color) in enumerate(zip(temperatures, (GREEN, BLUE, ORANGE), strict=False)):
-        places = np.arange(len(words)) + (number - (len(temperatures) - 1) / 2) * wide
-        ax.bar(
-            places,
-            torch.softmax(logits / temperature, 0).tolist(),
-            wide,
-            color=color,
-            label=f"temperature {temperature:g}",
-        )
-    ax.set_xticks(range(len(words)), labels=words)
+    series = {f"temperature {each:g}": torch.softmax(logits / each, 0).tolist() for each in temperatures}
+    grouped_bars(ax, words, series, (GREEN, BLUE, ORANGE))
     ax.set(ylabel="probability", ylim=(0, 1.05))
     ax.legend()
     return fig
@@ -172,104 +177,108 @@ def cut(
     top_p: float | None = None,
     most: int = 12,
 ) -> Figure:
-    """What temperature, top-k and top-p leave of a distribution: bars from the likeliest down, dropped ones hollow.
+    """A distribution at a temperature, before and after top-k and top-p: bars from the likeliest token down.
 
     `words` has a name for each of the `logits` (V,); at most `most` bars are drawn.
     """
     order = logits.argsort(descending=True)
-    ordered = logits[order]
-    kept = torch.ones(len(ordered), dtype=torch.bool)
-    if top_k is not None:
-        kept &= ordered >= ordered[min(top_k, len(ordered)) - 1]
-    before = torch.softmax(ordered.masked_fill(~kept, -math.inf) / temperature, 0)
-    if top_p is not None:
-        kept &= before.cumsum(0) - before < top_p
-    final = torch.where(kept, before, 0.0)
-    final = final / final.sum()
-    plain = torch.softmax(ordered / temperature, 0)
-    count = min(most, len(ordered))
+    plain = torch.softmax(logits[order] / temperature, 0)
+    kept, final = _cut(logits[order], temperature, top_k, top_p)
+    count = min(most, len(order))
     fig, ax = subplots(7.2, 3.2)
-    names = [words[index] for index in order[:count].tolist()]
-    ax.bar(
-        range(count), plain[:count].tolist(), color=PAPER, edgecolor=GREY, lw=1.2, hatch="///", label="before the cut"
-    )
+    style = {"color": PAPER, "edgecolor": GREY, "lw": 1.2, "hatch": "///"}
+    ax.bar(range(count), plain[:count].tolist(), label="before the cut", **style)
     ax.bar(range(count), final[:count].tolist(), width=0.5, color=BLUE, label="after the cut")
     for place in range(count):
         text = f"{final[place]:.0%}" if kept[place] else "–"
         height = max(float(plain[place]), float(final[place]))
         ax.annotate(text, (place, height), (0, 2), textcoords="offset points", ha="center", va="bottom", fontsize=9)
+    names = [words[index] for index in order[:count].tolist()]
     ax.set_xticks(range(count), labels=names, rotation=30 if count > 9 else 0)
     settings = [f"temperature {temperature:g}"]
     settings += [f"top-k {top_k}"] if top_k is not None else []
     settings += [f"top-p {top_p:g}"] if top_p is not None else []
     left = int(kept.sum())
-    ax.set(title=f"{', '.join(settings)}: {left} of {len(ordered):,} tokens left", ylabel="probability")
+    ax.set(title=f"{', '.join(settings)}: {left} of {len(order):,} tokens left", ylabel="probability")
     ax.set_ylim(0, min(1.12, 1.3 * max(float(plain.max()), float(final.max()))))
     ax.legend(loc="upper right")
     return fig
 
 
-def beam_tree(words: Sequence[str], table: torch.Tensor, start: str, beams: int = 2) -> Figure:
-    """Two steps of beam search through a table of next-word probabilities (V, V), with what greedy would take.
+def _cut(
+    ordered: torch.Tensor, temperature: float, top_k: int | None, top_p: float | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which of the logits (V,), in descending order, `choose_next` keeps, and the probabilities that it draws from."""
+    kept = torch.ones(len(ordered), dtype=torch.bool)
+    if top_k is not None:
+        kept &= ordered >= ordered[min(top_k, len(ordered)) - 1]
+    probabilities = torch.softmax(ordered.masked_fill(~kept, -math.inf) / temperature, 0)
+    if top_p is not None:
+        kept &= probabilities.cumsum(0) - probabilities < top_p
+    probabilities = torch.where(kept, probabilities, 0.0)
+    return kept, probabilities / probabilities.sum()
 
-    Drawn are, for each step, the continuations with a probability above 5 %.
+
+def beam_tree(words: Sequence[str], table: torch.Tensor, start: str, beams: int = 2) -> Figure:
+    """Two steps of beam search through a table of next-word probabilities (V, V), beside the greedy choice.
+
+    At each step, continuations with a probability above 5 % are drawn.
     """
     fig, ax = canvas(7.4, 3.5)
-    index = list(words).index(start)
-    first = [(word, p) for word, p in zip(words, table[index].tolist(), strict=True) if p > 0.05]
-    first.sort(key=lambda pair: -pair[1])
-    leaves = []
-    for word, p in first:
-        row = table[list(words).index(word)].tolist()
-        second = sorted(((w, q) for w, q in zip(words, row, strict=True) if q > 0.05), key=lambda pair: -pair[1])
-        leaves += [(word, w, p, q) for w, q in second]
-    ranked = sorted(leaves, key=lambda leaf: -leaf[2] * leaf[3])
-    greedy = max((leaf for leaf in leaves if leaf[0] == first[0][0]), key=lambda leaf: leaf[3])
+    first = _followers(words, table, start)
+    leaves = [(word, last, p, q) for word, p in first for last, q in _followers(words, table, word)]
+    best = max(leaves, key=lambda leaf: leaf[2] * leaf[3])
+    greedy = next(leaf for leaf in leaves if leaf[0] == first[0][0])
+    kept = {word for word, _ in first[:beams]}
     gap = 3.0 / len(leaves)
     heights = [3.2 - gap * (number + 0.5) for number in range(len(leaves))]
     middles = {
         word: np.mean([y for y, leaf in zip(heights, leaves, strict=True) if leaf[0] == word]) for word, _ in first
     }
-    kept = {word for word, _ in first[:beams]}
     root = float(np.mean(list(middles.values())))
-    box(ax, 0.7, root, start, 0.9, 0.36, _GREY)
+    box(ax, 0.7, root, start, 0.9, 0.36, SHADE)
     for word, p in first:
         color = INK if word in kept else GREY
         arrow(ax, (1.15, root), (2.15, middles[word]), color=color, lw=1.8 if word in kept else 1)
-        box(ax, 2.65, middles[word], word, 1.0, 0.36, _BLUE if word in kept else PAPER, edge=color)
-        y = (root + middles[word]) / 2
-        ax.text(1.65, y, f"{p:.2f}", ha="center", va="center", fontsize=9, backgroundcolor=PAPER)
-    best = ranked[0]
+        box(ax, 2.65, middles[word], word, 1.0, 0.36, PALE_BLUE if word in kept else PAPER, edge=color)
+        write(ax, 1.65, (root + middles[word]) / 2, f"{p:.2f}", fontsize=9, backgroundcolor=PAPER)
     for y, leaf in zip(heights, leaves, strict=True):
         word, last, p, q = leaf
         inside = word in kept
         arrow(ax, (3.15, middles[word]), (4.2, y), color=INK if inside else GREY)
-        color = _GREEN if leaf == best else _ORANGE if leaf == greedy else _GREY if inside else PAPER
+        color = PALE_GREEN if leaf == best else PALE_ORANGE if leaf == greedy else SHADE if inside else PAPER
         box(ax, 4.7, y, last, 1.0, min(0.32, gap * 0.85), color, edge=INK if inside else GREY)
         x, middle = 3.78, middles[word] + 0.6 * (y - middles[word])
-        ax.text(x, middle, f"{q:.2f}", ha="center", va="center", fontsize=8.5, backgroundcolor=PAPER)
+        write(ax, x, middle, f"{q:.2f}", fontsize=8.5, backgroundcolor=PAPER)
         note = f"{p:.2f} · {q:.2f} = {p * q:.3f}"
         note += "   beam search" if leaf == best else "   greedy" if leaf == greedy else ""
         ax.text(5.28, y, note, va="center", fontsize=9, weight="bold" if leaf in (best, greedy) else "normal")
     return fig
 
 
+def _followers(words: Sequence[str], table: torch.Tensor, word: str) -> list[tuple[str, float]]:
+    """The words that follow `word` with a probability above 5 %, with that probability, the likeliest first."""
+    row = table[list(words).index(word)].tolist()
+    likely = [(name, p) for name, p in zip(words, row, strict=True) if p > 0.05]
+    return sorted(likely, key=lambda pair: -pair[1])
+
+
 def checkpoint_contents() -> Figure:
-    """The two kinds of file side by side: what is in each, and what it is good for."""
+    """The files of `save_model` and `save_checkpoint` side by side: what is in each, and what it is for."""
     fig, ax = canvas(7.4, 3.15)
     rows = [
-        ("weights of the model", _BLUE, True),
-        ("optimizer: two averages per weight", _ORANGE, False),
-        ("progress: epoch, batch, step, tokens", _GREEN, False),
-        ("random state now (dropout)", _PINK, False),
-        ("random state at the start of the epoch (shuffling)", _PINK, False),
+        ("weights of the model", PALE_BLUE, True),
+        ("optimizer: two averages per weight", PALE_ORANGE, False),
+        ("progress: epoch, batch, step, tokens", PALE_GREEN, False),
+        ("random state now (dropout)", PALE_PINK, False),
+        ("random state at the start of the epoch (shuffling)", PALE_PINK, False),
     ]
     for x, width, title, use in (
         (1.75, 3.1, "save_model", "to write text, to fine-tune, to share"),
         (5.55, 3.45, "save_checkpoint", "to go on training as if never stopped"),
     ):
-        ax.text(x, 2.95, title, ha="center", va="center", weight="bold", family="DejaVu Sans Mono")
-        ax.text(x, 0.12, use, ha="center", va="center", fontsize=9)
+        write(ax, x, 2.95, title, weight="bold", family="DejaVu Sans Mono")
+        write(ax, x, 0.12, use, fontsize=9)
         ax.add_patch(Rectangle((x - width / 2, 0.33), width, 2.42, facecolor="none", edgecolor=GREY, lw=1.2))
         for row, (text, color, both) in enumerate(rows):
             if both or title == "save_checkpoint":
@@ -280,40 +289,34 @@ def checkpoint_contents() -> Figure:
 def perplexity_bars(texts: Sequence[str], models: Mapping[str, Sequence[float]]) -> Figure:
     """Perplexity of several models on several texts, as groups of bars on a logarithmic axis."""
     fig, ax = subplots(7.2, 3.3)
-    wide = 0.8 / len(models)
-    for number, ((name, values), color) in enumerate(zip(models.items(), (GREY, ORANGE, BLUE), strict=True)):
-        places = np.arange(len(texts)) + (number - (len(models) - 1) / 2) * wide
-        bars = ax.bar(places, values, wide, color=color, label=name)
+    drawn = grouped_bars(ax, texts, models, (GREY, ORANGE, BLUE))
+    for bars, values in zip(drawn, models.values(), strict=True):
         ax.bar_label(bars, [f"{value:,.0f}" if value > 10 else f"{value:.1f}" for value in values], fontsize=9)
     ax.set_yscale("log")
     ax.set(ylabel="perplexity (lower is better)", ylim=(1, 3e6))
-    ax.set_xticks(range(len(texts)), labels=texts)
     ax.legend(ncols=3, loc="upper center")
     return fig
 
 
 def verbatim(pieces: Sequence[str], matches: int, prompt: int, per_line: int = 66) -> Figure:
-    """A generated text, piece by piece: the prompt grey, what follows the original to the letter blue, the rest hollow.
+    """A generated text: the prompt grey, tokens equal to the training text's pale blue, those after them white.
 
-    `pieces` are the tokens as text; the first `prompt` were given, `matches` of the others equal the original's.
+    `pieces` are the tokens as text: `prompt` of them were given, the next `matches` equal the training text's.
     """
-    lines: list[list[tuple[int, str]]] = [[]]
-    for number, piece in enumerate(pieces):
-        shown = piece.replace("\n", "⏎").replace("$", r"\$")
-        if sum(len(text) for _, text in lines[-1]) + len(shown) > per_line:
-            lines.append([])
-        lines[-1].append((number, shown))
+    shown = [piece.replace("\n", "⏎").replace("$", r"\$") for piece in pieces]
+    lines = rows_that_fit([len(text) for text in shown], per_line)
     height = 0.34 * len(lines) + 0.6
     fig, ax = canvas(7.4, height)
     for row, line in enumerate(lines):
         x, y = 0.15, height - 0.25 - 0.34 * row
-        for number, text in line:
+        for number in line:
+            text = shown[number]
             width = 0.106 * len(text) + 0.01
-            color = _GREY if number < prompt else _BLUE if number < prompt + matches else PAPER
+            color = SHADE if number < prompt else PALE_BLUE if number < prompt + matches else PAPER
             ax.add_patch(Rectangle((x, y - 0.14), width, 0.28, facecolor=color, edgecolor=PAPER, lw=0.8))
-            ax.text(x + width / 2, y, text.strip(), ha="center", va="center", fontsize=8.6, family="DejaVu Sans Mono")
+            write(ax, x + width / 2, y, text.strip(), fontsize=8.6, family="DejaVu Sans Mono")
             x += width
-    legend = [(_GREY, "given"), (_BLUE, "as in the training text, to the letter"), (PAPER, "different")]
+    legend = [(SHADE, "given"), (PALE_BLUE, "as in the training text, to the letter"), (PAPER, "different")]
     for x, (color, text) in zip(itertools.accumulate((0.15, 1.1, 3.6)), legend, strict=False):
         ax.add_patch(Rectangle((x, 0.08), 0.24, 0.2, facecolor=color, edgecolor=GREY, lw=0.8))
         ax.text(x + 0.32, 0.18, text, va="center", fontsize=9)
@@ -321,7 +324,7 @@ def verbatim(pieces: Sequence[str], matches: int, prompt: int, per_line: int = 6
 
 
 def two_ways(words: Sequence[str], logits: torch.Tensor, gradient: torch.Tensor, target: int) -> Figure:
-    """Softmax probabilities of a few words and the gradient of the loss by each logit."""
+    """Softmax probabilities of a few words, and the gradient of the loss with respect to each logit."""
     fig, (left, right) = subplots(7, 2.6, 1, 2)
     colors = [GREEN if number == target else SKY for number in range(len(words))]
     left.bar_label(left.bar(words, torch.softmax(logits, 0).tolist(), color=colors), fmt="%.4f", fontsize=9)

@@ -5,55 +5,64 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ..plots import BLUE, GREEN, GREY, INK, ORANGE, PAPER, PINK, RED, SHADE, arrow, box, canvas, heatmap, subplots
-
-# Pale versions of the palette, on which dark text is easy to read.
-_BLUE, _ORANGE, _GREEN, _GREY = "#CFE8F7", "#FBE3B5", "#C5EBDD", SHADE
-_PADDING = "#D3D9DE"
+from ..plots import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PALE_BLUE,
+    PALE_GREEN,
+    PALE_GREY,
+    PALE_ORANGE,
+    PAPER,
+    PINK,
+    SHADE,
+    VERMILION,
+    arrow,
+    box,
+    canvas,
+    heatmap,
+    subplots,
+    write,
+)
+from .shared import attention_mask
 
 
 def two_kinds() -> Figure:
     """One pretrained model, fine-tuned in two ways: for classes and for instructions."""
     fig, ax = canvas(7.4, 2.9)
-    box(ax, 1.15, 1.45, "pretrained model\n(continues texts)", 1.9, 0.8, _GREY, fontsize=9.5)
-    for y, color, name, shown, asked, answer in (
-        (2.1, _BLUE, "classifier", "texts with\na class each", "You have won a\nprize, call now", "spam"),
-        (
-            0.8,
-            _ORANGE,
-            "assistant",
-            "instructions\nwith answers",
-            "Make it passive:\nWe ate the cake.",
-            "The cake was\neaten.",
-        ),
-    ):
+    box(ax, 1.15, 1.45, "pretrained model\n(continues texts)", 1.9, 0.8, SHADE, fontsize=9.5)
+    ways = [(2.1, PALE_BLUE, "classifier", "texts with\na class each", "You have won a\nprize, call now", "spam")]
+    question, reply = "Make it passive:\nWe ate the cake.", "The cake was\neaten."
+    ways += [(0.8, PALE_ORANGE, "assistant", "instructions\nwith answers", question, reply)]
+    for y, color, name, shown, asked, answer in ways:
         arrow(ax, (2.1, 1.45 + (0.15 if y > 1.45 else -0.15)), (3.0, y))
-        ax.text(2.3, y + (0.1 if y > 1.45 else -0.1), shown, ha="center", va="center", fontsize=8.5, color=INK)
+        write(ax, 2.3, y + (0.1 if y > 1.45 else -0.1), shown, fontsize=8.5, color=INK)
         ax.plot([4.3, 4.52], [y, y], color=GREY, lw=1.2, ls=":")
         box(ax, 3.65, y, name, 1.3, 0.6, color, weight="bold", fontsize=9.5)
         box(ax, 5.15, y, asked, 1.25, 0.62, PAPER, fontsize=8)
         arrow(ax, (5.78, y), (6.08, y))
-        box(ax, 6.68, y, answer, 1.2, 0.62, _GREEN, fontsize=8.5)
-    ax.text(5.15, 2.62, "is given", ha="center", va="center", fontsize=8.5, color=GREY)
-    ax.text(6.68, 2.62, "replies", ha="center", va="center", fontsize=8.5, color=GREY)
-    ax.text(3.65, 2.62, "chapter 6", ha="center", va="center", fontsize=8.5, color=GREY)
-    ax.text(3.65, 0.3, "chapter 7", ha="center", va="center", fontsize=8.5, color=GREY)
+        box(ax, 6.68, y, answer, 1.2, 0.62, PALE_GREEN, fontsize=8.5)
+    write(ax, 5.15, 2.62, "is given", fontsize=8.5, color=GREY)
+    write(ax, 6.68, 2.62, "replies", fontsize=8.5, color=GREY)
+    write(ax, 3.65, 2.62, "chapter 6", fontsize=8.5, color=GREY)
+    write(ax, 3.65, 0.3, "chapter 7", fontsize=8.5, color=GREY)
     return fig
 
 
 def padded_batch(lengths: Sequence[int], max_length: int) -> Figure:
-    """Messages as rows of squares: tokens of the text in blue, padding in grey, what is cut off in red outline."""
+    """Messages as rows of squares: their tokens pale blue, padding grey, what is cut off outlined in vermilion."""
     rows, longest = len(lengths), max(max_length, *lengths)
     fig, ax = subplots(7, 0.5 + 0.3 * rows)
     for row, length in enumerate(lengths):
         for column in range(max(length, max_length)):
             cut = column >= max_length
-            color = PAPER if cut else (_BLUE if column < length else _PADDING)
-            edge = RED if cut else PAPER
+            color = PAPER if cut else (PALE_BLUE if column < length else PALE_GREY)
+            edge = VERMILION if cut else PAPER
             ax.add_patch(Rectangle((column + 0.06, row + 0.12), 0.88, 0.76, facecolor=color, edgecolor=edge, lw=0.8))
         last = min(length, max_length) - 1
         ax.plot(last + 0.5, row + 0.5, "o", color=BLUE, ms=4.5)
@@ -61,7 +70,7 @@ def padded_batch(lengths: Sequence[int], max_length: int) -> Figure:
     ax.plot([], [], "o", color=BLUE, ms=4.5, label="last real token")
     ax.plot([], [], "D", mfc="none", color=ORANGE, ms=7, mew=1.6, label="last position")
     ax.set(xlim=(0, longest), ylim=(rows, 0), xlabel="position")
-    _ticks(ax, [column + 0.5 for column in range(longest)], range(1, longest + 1))
+    ax.set_xticks([column + 0.5 for column in range(longest)], [str(column + 1) for column in range(longest)])
     ax.tick_params(axis="x", length=0)
     ax.set_yticks([row + 0.5 for row in range(rows)], [f"message {row + 1}" for row in range(rows)])
     ax.tick_params(axis="y", length=0)
@@ -71,7 +80,7 @@ def padded_batch(lengths: Sequence[int], max_length: int) -> Figure:
 
 
 def trained_parts(parts: Sequence[tuple[str, int, bool]]) -> Figure:
-    """The model from bottom to top as a row of boxes, each with its parameters; the trained ones are orange.
+    """The model's parts from input to output, each with its number of parameters; the trained ones are pale orange.
 
     `parts` are (name, number of parameters, trained or not).
     """
@@ -79,9 +88,9 @@ def trained_parts(parts: Sequence[tuple[str, int, bool]]) -> Figure:
     width = 7.2 / len(parts)
     for number, (name, count, trained) in enumerate(parts):
         x = 0.1 + width * (number + 0.5)
-        box(ax, x, 0.95, name, width - 0.18, 0.72, _ORANGE if trained else _GREY, fontsize=8.5)
-        ax.text(x, 0.4, f"{count:,}", ha="center", va="center", fontsize=8)
-        ax.text(x, 0.15, "trained" if trained else "frozen", ha="center", va="center", fontsize=8, color=GREY)
+        box(ax, x, 0.95, name, width - 0.18, 0.72, PALE_ORANGE if trained else SHADE, fontsize=8.5)
+        write(ax, x, 0.4, f"{count:,}", fontsize=8)
+        write(ax, x, 0.15, "trained" if trained else "frozen", fontsize=8, color=GREY)
         if number:
             arrow(ax, (x - width / 2 - 0.09, 0.95), (x - width / 2 + 0.09, 0.95))
     ax.text(0.1, 1.5, "from the token ids", ha="left", va="center", fontsize=8.5, color=GREY)
@@ -90,17 +99,12 @@ def trained_parts(parts: Sequence[tuple[str, int, bool]]) -> Figure:
 
 
 def who_sees_whom(tokens: Sequence[str]) -> Figure:
-    """The causal mask over the tokens of a message; the last row, which sees everything, is marked."""
+    """The causal mask over the tokens of a message; the last row, which sees everything, is outlined in orange."""
     size = len(tokens)
     fig, ax = subplots(4.6, 3.4)
-    ax.imshow(np.tril(np.ones((size, size))), cmap="Blues", vmin=0, vmax=2.2)
+    attention_mask(ax, tokens)
     ax.set_xticks(range(size), tokens, rotation=45, ha="right", fontsize=9)
     ax.set_yticks(range(size), tokens, fontsize=9)
-    ax.set_xticks(np.arange(size + 1) - 0.5, minor=True)
-    ax.set_yticks(np.arange(size + 1) - 0.5, minor=True)
-    ax.grid(which="minor", color=PAPER, lw=1.5)
-    ax.tick_params(which="both", length=0)
-    ax.spines[:].set_visible(False)
     ax.add_patch(Rectangle((-0.5, size - 1.5), size, 1, facecolor="none", edgecolor=ORANGE, lw=2.5, clip_on=False))
     ax.set(xlabel="can be seen", ylabel="position")
     return fig
@@ -109,7 +113,7 @@ def who_sees_whom(tokens: Sequence[str]) -> Figure:
 def accuracy_curves(
     examples: Sequence[float], curves: Mapping[str, Sequence[float]], baseline: float, majority: float = 0.5
 ) -> Figure:
-    """Accuracies after each epoch over examples seen, beside two horizontal lines: the baseline and the majority."""
+    """Accuracies after each epoch over examples seen, with horizontal lines for the baseline and the majority class."""
     fig, ax = subplots(6.8, 3.3)
     for (name, values), style, color in zip(curves.items(), ("o--", "s-", "^-"), (GREY, BLUE, GREEN), strict=False):
         ax.plot(examples[: len(values)], [100 * value for value in values], style, ms=5, color=color, label=name)
@@ -121,7 +125,7 @@ def accuracy_curves(
 
 
 def confusion_matrices(tables: Mapping[str, np.ndarray]) -> Figure:
-    """One square of four counts for each classifier: rows are what a message is, columns what it was called."""
+    """A confusion matrix for each classifier: rows are the true class, columns the predicted one."""
     fig, axes = subplots(3.3 * len(tables), 2.7, 1, len(tables), squeeze=False)
     for ax, (name, table) in zip(axes[0], tables.items(), strict=True):
         heatmap(ax, table, ["not spam", "spam"], ["not spam", "spam"], "{:.0f}", vmin=0)
@@ -130,13 +134,12 @@ def confusion_matrices(tables: Mapping[str, np.ndarray]) -> Figure:
 
 
 def threshold_figure(p_spam: np.ndarray, labels: np.ndarray, threshold: float) -> Figure:
-    """How the probabilities of spam are spread over both classes, with a threshold and what it lets through."""
+    """Histograms of the predicted probability of spam for both classes, with a threshold and the rates that follow."""
     fig, ax = subplots(6.8, 3)
     bins = np.linspace(0, 1, 21)
+    style = {"alpha": 0.65, "edgecolor": PAPER, "lw": 0.5}
     for label, color, name, hatch in ((0, BLUE, "not spam", None), (1, ORANGE, "spam", "//")):
-        ax.hist(
-            p_spam[labels == label], bins, color=color, alpha=0.65, label=name, hatch=hatch, edgecolor=PAPER, lw=0.5
-        )
+        ax.hist(p_spam[labels == label], bins, color=color, label=name, hatch=hatch, **style)
     caught, alarms = (p_spam[labels == 1] >= threshold).mean(), (p_spam[labels == 0] >= threshold).mean()
     ax.axvline(threshold, color=INK, lw=1.8)
     ax.set(xlabel="probability of spam, as the model sees it", ylabel="messages", xlim=(0, 1))
@@ -146,12 +149,10 @@ def threshold_figure(p_spam: np.ndarray, labels: np.ndarray, threshold: float) -
 
 
 def base_rates(spam_shares: Sequence[float], curves: Mapping[str, Sequence[float]], mark: float) -> Figure:
-    """The share of real spam among what is flagged, over the share of spam among all messages."""
+    """Precision, the share of spam among flagged messages, over the share of spam among all messages."""
     fig, ax = subplots(6.4, 3)
     for (name, values), style, color in zip(curves.items(), ("-", "--", "-."), (BLUE, ORANGE, PINK), strict=False):
-        ax.plot(
-            [100 * share for share in spam_shares], [100 * value for value in values], style, color=color, label=name
-        )
+        ax.plot(100 * np.asarray(spam_shares), 100 * np.asarray(values), style, color=color, label=name)
     ax.axvline(100 * mark, color=GREY, ls=":", lw=1.2)
     ax.text(100 * mark + 0.8, 4, "as in this data set", fontsize=8.5, color=GREY)
     ax.set(xlabel="spam among all messages (percent)", ylabel="spam among the flagged (percent)", ylim=(0, 103))
@@ -161,17 +162,13 @@ def base_rates(spam_shares: Sequence[float], curves: Mapping[str, Sequence[float
 
 
 def padding_lines(lengths: Sequence[int], curves: Mapping[str, Sequence[float]], trained_at: int) -> Figure:
-    """Accuracy over the length to which the same messages are padded, one line per place of reading."""
+    """Accuracy over the length to which the same messages are padded, a line per position that is read."""
     fig, ax = subplots(6.4, 3)
     for (name, values), style, color in zip(curves.items(), ("o-", "s--"), (ORANGE, BLUE), strict=True):
         ax.plot(lengths, [100 * value for value in values], style, color=color, ms=6, label=name)
     ax.axvline(trained_at, color=GREY, ls=":", lw=1.2)
     ax.text(trained_at, 41, " as in training", fontsize=8.5, color=GREY)
     ax.set(xlabel="padded to (tokens)", ylabel="accuracy (percent)", ylim=(40, 102))
-    _ticks(ax, lengths, lengths)
+    ax.set_xticks(lengths, [str(length) for length in lengths])
     ax.legend(fontsize=9, loc="center right", bbox_to_anchor=(1, 0.5))
     return fig
-
-
-def _ticks(ax: Axes, places: Sequence[float], names: Sequence[int]) -> None:
-    ax.set_xticks(places, [str(name) for name in names])

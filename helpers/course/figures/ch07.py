@@ -5,50 +5,65 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from ..plots import BLUE, GREEN, GREY, INK, ORANGE, PAPER, SHADE, arrow, box, canvas, subplots
-
-# Pale versions of the palette, on which dark text is easy to read.
-_BLUE, _ORANGE, _GREEN, _GREY = "#CFE8F7", "#FBE3B5", "#C5EBDD", SHADE
+from ...tokenizers import END_OF_TEXT
+from ..plots import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PALE_BLUE,
+    PALE_GREEN,
+    PALE_ORANGE,
+    PAPER,
+    SHADE,
+    arrow,
+    box,
+    canvas,
+    subplots,
+    write,
+)
 
 
 def from_text_to_answer() -> Figure:
-    """What the two trainings are given, and what the model does afterwards with the same request."""
+    """What pretraining and fine-tuning learn from, and what the model replies to the same request after each."""
     fig, ax = canvas(7.4, 2.5)
     request = "Name the opposite\nof cold."
     for y, color, name, food, reply, tone in (
-        (1.65, _GREY, "pretrained model", "texts as they are", "“The wind blew from\nthe sea, and …”", _GREY),
-        (0.55, _ORANGE, "assistant", "requests with answers", "“Hot”", _GREEN),
+        (1.65, SHADE, "pretrained model", "texts as they are", "“The wind blew from\nthe sea, and …”", SHADE),
+        (0.55, PALE_ORANGE, "assistant", "requests with answers", "“Hot”", PALE_GREEN),
     ):
         box(ax, 1.05, y, food, 1.8, 0.5, PAPER)
         arrow(ax, (1.95, y), (2.3, y))
         box(ax, 3.1, y, name, 1.6, 0.5, color, weight="bold")
         arrow(ax, (3.9, y), (5.35, y))
-        ax.text(4.6, y + 0.27, request, ha="center", va="center", fontsize=8, color=INK)
+        write(ax, 4.6, y + 0.27, request, fontsize=8, color=INK)
         box(ax, 6.35, y, reply, 1.9, 0.58, tone)
     arrow(ax, (3.1, 1.4), (3.1, 0.8), color=GREY)
     ax.text(3.2, 1.1, "the same weights to begin with", ha="left", va="center", fontsize=8, color=GREY)
     for x, title in ((1.05, "is trained on"), (4.6, "is asked"), (6.35, "writes")):
-        ax.text(x, 2.3, title, ha="center", va="center", fontsize=9, color=GREY)
+        write(ax, x, 2.3, title, fontsize=9, color=GREY)
     return fig
 
 
 def prompt_parts(parts: Sequence[tuple[str, str]], counts: Sequence[int]) -> Figure:
-    """The text of one entry in coloured blocks from top to bottom, each (name, text), with its number of tokens."""
+    """The parts (name, text) of one entry as coloured blocks from top to bottom, each with its number of tokens."""
     lines = [textwrap.wrap(text.replace("\n", " ⏎ "), 62) for _, text in parts]
     heights = [0.2 + 0.19 * len(wrapped) for wrapped in lines]
     fig, ax = canvas(7.4, sum(heights) + 0.1 * len(heights) + 0.35)
     y = sum(heights) + 0.1 * len(heights)
-    colors = {"frame": _GREY, "request": _BLUE, "answer": _GREEN}
-    ax.text(6.95, y + 0.18, "tokens", ha="center", va="center", fontsize=9, color=GREY)
+    colors = {"frame": SHADE, "request": PALE_BLUE, "answer": PALE_GREEN}
+    write(ax, 6.95, y + 0.18, "tokens", fontsize=9, color=GREY)
     for (name, _), wrapped, height, count in zip(parts, lines, heights, counts, strict=True):
         color = colors["answer" if name == "answer" else "frame" if name == "frame" else "request"]
         ax.add_patch(Rectangle((1.25, y - height), 5.3, height, facecolor=color, edgecolor=PAPER))
         ax.text(1.38, y - height / 2, "\n".join(wrapped), ha="left", va="center", fontsize=8.5, family="monospace")
         ax.text(1.15, y - height / 2, name, ha="right", va="center", fontsize=9)
-        ax.text(6.95, y - height / 2, str(count), ha="center", va="center", fontsize=9)
+        write(ax, 6.95, y - height / 2, str(count), fontsize=9)
         y -= height + 0.1
     return fig
 
@@ -57,10 +72,10 @@ def batch_and_targets(
     inputs: Sequence[Sequence[int]],
     targets: Sequence[Sequence[int]],
     lengths: Sequence[int],
-    pad_token_id: int = 50256,
+    pad_token_id: int = END_OF_TEXT,
     ignore_index: int = -100,
 ) -> Figure:
-    """Inputs (B, T) and targets (B, T) as two grids of numbers; `lengths` (B,) are the tokens that are no padding."""
+    """Inputs (B, T) and targets (B, T) as two grids of ids; `lengths` (B,) are the numbers of tokens before padding."""
     fig, axes = subplots(7.4, 0.75 + 0.42 * len(inputs), 1, 2)
     for ax, title, rows in zip(axes, ("inputs", "targets"), (inputs, targets), strict=True):
         for row, ids in enumerate(rows):
@@ -68,18 +83,18 @@ def batch_and_targets(
                 if token == ignore_index:
                     color = PAPER
                 elif token == pad_token_id:
-                    color = _ORANGE if title == "targets" else _GREY
+                    color = PALE_ORANGE if title == "targets" else SHADE
                 else:
-                    color = _BLUE
+                    color = PALE_BLUE
                 filled = title == "inputs" and column >= lengths[row]
                 edge = GREY if token == ignore_index else PAPER
-                face = _GREY if filled else color
+                face = SHADE if filled else color
                 square = (column + 0.05, row + 0.1)
                 ax.add_patch(Rectangle(square, 0.9, 0.8, facecolor=face, edgecolor=edge, lw=0.8, ls=":"))
-                ax.text(column + 0.5, row + 0.5, str(token).replace("-", "−"), ha="center", va="center", fontsize=8)
+                write(ax, column + 0.5, row + 0.5, str(token).replace("-", "−"), fontsize=8)
         ax.set(xlim=(0, len(rows[0])), ylim=(len(rows), 0), title=title)
         ax.axis("off")
-    kinds = ((_BLUE, "token"), (_ORANGE, "end of text"), (_GREY, "padding"), (PAPER, "left out of the loss"))
+    kinds = ((PALE_BLUE, "token"), (PALE_ORANGE, "end of text"), (SHADE, "padding"), (PAPER, "left out of the loss"))
     squares = [Patch(facecolor=color, edgecolor=GREY, lw=0.6, label=label) for color, label in kinds]
     fig.legend(handles=squares, loc="outside lower center", ncols=4, fontsize=8.5)
     return fig
@@ -90,12 +105,10 @@ def tokens_by_style(counts: Mapping[str, tuple[float, float]]) -> Figure:
     fig, ax = subplots(6.6, 0.7 + 0.5 * len(counts))
     for row, (prompt, answer) in enumerate(counts.values()):
         names = ("prompt", "answer") if row == 0 else (None, None)
-        ax.barh(row, prompt, color=_BLUE, edgecolor=BLUE, height=0.6, label=names[0])
-        ax.barh(
-            row, answer, left=prompt, color=_GREEN, edgecolor=GREEN, height=0.6, label="answer" if row == 0 else None
-        )
-        ax.text(prompt / 2, row, f"{prompt:.1f}", ha="center", va="center", fontsize=9)
-        ax.text(prompt + answer / 2, row, f"{answer:.1f}", ha="center", va="center", fontsize=9)
+        ax.barh(row, prompt, color=PALE_BLUE, edgecolor=BLUE, height=0.6, label=names[0])
+        ax.barh(row, answer, left=prompt, color=PALE_GREEN, edgecolor=GREEN, height=0.6, label=names[1])
+        write(ax, prompt / 2, row, f"{prompt:.1f}", fontsize=9)
+        write(ax, prompt + answer / 2, row, f"{answer:.1f}", fontsize=9)
     ax.set_yticks(range(len(counts)), list(counts))
     ax.invert_yaxis()
     ax.set(xlabel="tokens of an average entry")
@@ -106,7 +119,7 @@ def tokens_by_style(counts: Mapping[str, tuple[float, float]]) -> Figure:
 def scores_by_group(
     groups: Sequence[str], before: Sequence[float], after: Sequence[float], sizes: Sequence[int]
 ) -> Figure:
-    """Two dots for each group of tasks, the mean score before and after, joined by a line; from 0 to 1."""
+    """For each group of tasks, its mean scores (0 to 1) before and after as two dots joined by a line."""
     fig, ax = subplots(7, 0.9 + 0.36 * len(groups))
     for row, (old, new) in enumerate(zip(before, after, strict=True)):
         ax.plot([old, new], [row, row], color=GREY, lw=1.5, zorder=1)
@@ -124,10 +137,10 @@ def answer_card(entry: Mapping[str, str], before: str, after: str, scores: tuple
     """One entry with its reference, and the answers of the model before and after, each with its score."""
     fig, ax = canvas(7.4, 3.3)
     rows = (
-        ("request", entry["instruction"] + (f"\n{entry['input']}" if entry["input"] else ""), _BLUE, None),
-        ("reference", entry["output"], _GREY, None),
+        ("request", entry["instruction"] + (f"\n{entry['input']}" if entry["input"] else ""), PALE_BLUE, None),
+        ("reference", entry["output"], SHADE, None),
         ("before", before, PAPER, scores[0]),
-        ("after", after, _GREEN, scores[1]),
+        ("after", after, PALE_GREEN, scores[1]),
     )
     for number, (name, text, color, score) in enumerate(rows):
         y = 2.75 - 0.8 * number
@@ -139,8 +152,8 @@ def answer_card(entry: Mapping[str, str], before: str, after: str, scores: tuple
         ax.text(1.1, y, shown, ha="left", va="center", fontsize=8.5, linespacing=1.15)
         ax.text(0.9, y, name, ha="right", va="center", fontsize=9)
         if score is not None:
-            ax.text(6.9, y, f"{score:.2f}", ha="center", va="center", fontsize=10)
-    ax.text(6.9, 1.62, "token F1", ha="center", va="center", fontsize=8.5, color=GREY)
+            write(ax, 6.9, y, f"{score:.2f}", fontsize=10)
+    write(ax, 6.9, 1.62, "token F1", fontsize=8.5, color=GREY)
     return fig
 
 
@@ -149,7 +162,7 @@ def learning(tokens: Sequence[float], train: Sequence[float], val: Sequence[floa
     fig, ax = subplots(6.4, 3.2)
     ax.plot(tokens, train, "o-", ms=4, color=BLUE, label="training")
     ax.plot(tokens, val, "s--", ms=4, color=ORANGE, label="validation")
-    best = min(range(len(val)), key=val.__getitem__)
+    best = int(np.argmin(val))
     ax.plot(tokens[best], val[best], "*", ms=14, color=INK, label="lowest validation loss")
     ax.set(xlabel="tokens seen, in thousands", ylabel="loss (nats per target)", ylim=(0, None))
     ax.legend()

@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..plots import BLUE, GREEN, GREY, INK, ORANGE, RED, SHADE, subplots
-
-_BLUE, _ORANGE = "#CFE8F7", "#FBE3B5"
+from ..plots import BLUE, GREEN, GREY, INK, ORANGE, PALE_BLUE, PALE_ORANGE, SHADE, VERMILION, decimals, subplots, write
 
 
 def choice_and_loss(difference: float = 1.0) -> Figure:
@@ -22,7 +20,7 @@ def choice_and_loss(difference: float = 1.0) -> Figure:
     ):
         ax.plot(x, curve, color=BLUE)
         ax.axvline(0, color=GREY, lw=0.8, ls=":")
-        ax.plot(difference, point, "o", color=RED, ms=7)
+        ax.plot(difference, point, "o", color=VERMILION, ms=7)
         offset = (9, -13) if ax is axes[0] else (7, 7)  # away from the curve
         ax.annotate(f"{point:.3f}", (difference, point), xytext=offset, textcoords="offset points")
         ax.set(title=title, xlabel="reward of the chosen − reward of the rejected", ylim=(0, None))
@@ -32,7 +30,7 @@ def choice_and_loss(difference: float = 1.0) -> Figure:
 
 
 def tokens_of_answers(answers: Mapping[str, Sequence[tuple[str, float]]]) -> Figure:
-    """For each answer by name its tokens, each with its log-probability, as bars that hang from 0."""
+    """For each answer (by name) its tokens with their log-probabilities, as bars that hang from 0."""
     longest = max(len(tokens) for tokens in answers.values())
     lowest = min(value for tokens in answers.values() for _, value in tokens)
     fig, axes = subplots(7.4, 1.9 * len(answers), len(answers), 1)
@@ -40,28 +38,20 @@ def tokens_of_answers(answers: Mapping[str, Sequence[tuple[str, float]]]) -> Fig
         values = [value for _, value in tokens]
         ax.bar(range(len(tokens)), values, color=color, width=0.7)
         for place, value in enumerate(values):
-            ax.text(
-                place,
-                value - 0.1,
-                f"{value + 0.0:.1f}".replace("-0.0", "0.0").replace("-", "−"),
-                ha="center",
-                va="top",
-                fontsize=8.5,
-            )
+            write(ax, place, value - 0.1, decimals(value, 1), va="top", fontsize=8.5)
         names = [token.replace("<|endoftext|>", "(end)").strip() for token, _ in tokens]
         ax.set_xticks(range(len(tokens)), names, fontsize=9)
         ax.xaxis.tick_top()
         ax.tick_params(axis="x", length=0)
-        total = f"{sum(values):.2f}".replace("-", "−")
         ax.set(xlim=(-0.6, longest - 0.4), ylim=(lowest * 1.22, 0), ylabel="nats")
-        ax.set_title(f"{name}: {total} in all", loc="left", pad=8)
+        ax.set_title(f"{name}: {decimals(sum(values))} in all", loc="left", pad=8)
         ax.spines.bottom.set_visible(False)
         ax.spines.top.set_visible(True)
     return fig
 
 
 def loss_by_beta(beta: float, betas: Sequence[float] = (0.02, 0.1, 0.5)) -> Figure:
-    """Loss, and the strength of the pull, over the change that the policy has made; one beta before some others."""
+    """The loss, and its gradient as a share of the largest, over the policy's change; one beta among some others."""
     x = np.linspace(-20, 60, 321)
     fig, axes = subplots(7.4, 3.1, 1, 2)
     for each in (*betas, beta):
@@ -84,7 +74,7 @@ def loss_by_beta(beta: float, betas: Sequence[float] = (0.02, 0.1, 0.5)) -> Figu
 
 
 def tuning(seen: Sequence[Mapping[str, float]], epoch: int | None = None) -> Figure:
-    """Three panels over updates, of unseen pairs: both log-probabilities, the margin, the share in the right order."""
+    """Held-out pairs over updates, in three panels: log-probabilities, reward margin, share in the right order."""
     steps = [row["step"] for row in seen]
     fig, axes = subplots(7.6, 2.9, 1, 3)
     for key, color, style in (("chosen", BLUE, "o-"), ("rejected", ORANGE, "s--")):
@@ -104,21 +94,21 @@ def tuning(seen: Sequence[Mapping[str, float]], epoch: int | None = None) -> Fig
 
 
 def manners(rows: Mapping[str, tuple[float, float, float]]) -> Figure:
-    """For each model by name: shares of friendly and of curt answers as one bar, and the token F1 of the contents."""
+    """For each model (by name) the shares of friendly and of curt answers as one bar, and the answers' token F1."""
     names = list(rows)
     fig, axes = subplots(7.4, 0.95 + 0.42 * len(rows), 1, 2, sharey=True, width_ratios=[3, 2])
     for row, (friendly, curt, score) in enumerate(rows.values()):
         start = 0.0
         for share, color, edge, label in (
-            (friendly, _BLUE, BLUE, "friendly"),
-            (curt, _ORANGE, ORANGE, "curt"),
+            (friendly, PALE_BLUE, BLUE, "friendly"),
+            (curt, PALE_ORANGE, ORANGE, "curt"),
             (1 - friendly - curt, SHADE, GREY, "neither"),
         ):
             axes[0].barh(
                 row, share, left=start, color=color, edgecolor=edge, height=0.62, label=label if not row else None
             )
             if share >= 0.08:
-                axes[0].text(start + share / 2, row, f"{share:.0%}", ha="center", va="center", fontsize=9)
+                write(axes[0], start + share / 2, row, f"{share:.0%}", fontsize=9)
             start += share
         axes[1].barh(row, score, color=GREEN, height=0.62, alpha=0.75)
         axes[1].text(score + 0.01, row, f"{score:.2f}", va="center", fontsize=9)

@@ -1,6 +1,10 @@
-"""The two profiles, and the choice of a device."""
+"""How the course runs: the two profiles, the choice of a device, and no change of the process unless asked for."""
 
 import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +12,8 @@ import torch
 from helpers import GPT_CONFIG_124M, PROFILES, GPTModel, get_device, get_profile
 from helpers.settings import bfloat16_is_native
 from helpers.texts import BOOK_FILES, EMBEDDED_TEXTS
+
+REPOSITORY = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -139,3 +145,42 @@ class TestBfloat16:
     def test_others(self):
         assert bfloat16_is_native("mps") is False
         assert bfloat16_is_native("meta") is False
+
+
+TRAINING = """
+import ctypes, sys
+
+class Library(ctypes.CDLL):
+    def __getattr__(self, name):
+        if name == "mallopt":
+            print("mallopt")
+        return super().__getattr__(name)
+
+ctypes.CDLL = Library
+import torch
+import helpers
+from tests.fakes import Letters
+from tests.tiny import CPU, loader, tiny_model
+
+model = tiny_model()
+optimizer = torch.optim.AdamW(model.parameters())
+helpers.train_model_simple(model, loader(), loader(), optimizer, CPU, 1, 2, 1, "a", Letters())
+helpers.generate(model, torch.ones(1, 4, dtype=torch.long), 8, 16)
+print("helpers.speed.memory" in sys.modules)
+if sys.argv[1:]:
+    from helpers.speed.memory import keep_freed_memory
+    keep_freed_memory()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mallopt belongs to Linux's C library")
+@pytest.mark.parametrize(("asked", "calls"), [([], 0), (["asked"], 1)])
+def test_memory_settings_of_the_process_change_only_when_asked(asked, calls):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", TRAINING, *asked], cwd=REPOSITORY, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines.count("mallopt") == calls
+    assert lines.count("False") == 1  # the module that could was not even imported

@@ -1,0 +1,117 @@
+"""Which models a faster path may stand in for: those that are made of exactly the course's own parts.
+
+A faster path (KV cache, logits at chosen positions only, chunked loss, fused attention) repeats what a model's
+`forward` does. It gives the same only while nobody has changed anything: so each part has to be of exactly the class
+that the path knows, without hooks, without a `forward` of its own, and with the causal mask of chapter 3. Anywhere else
+the plain model computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+import torch.nn as nn
+
+from ..attention import MultiHeadAttention
+from ..gpt import GELU, FeedForward, GPTModel, LayerNorm, TransformerBlock
+
+# What the course's classes compute when `helpers` is imported: a `forward` assigned to a class later is noticed.
+_FORWARD = {
+    kind: kind.forward for kind in (MultiHeadAttention, GELU, FeedForward, GPTModel, LayerNorm, TransformerBlock)
+}
+_ATTENTIONS: set[type[nn.Module]] = {MultiHeadAttention}
+_NORMS: set[type[nn.Module]] = {LayerNorm}
+_DROPOUTS: set[type[nn.Module]] = {nn.Dropout, nn.Identity}
+# Layers that treat each position by itself, so that it does not matter which positions they are given.
+_LINEARS: dict[type[nn.Module], Callable[[nn.Module], bool]] = {nn.Linear: lambda layer: True}
+_ACTIVATIONS: set[type[nn.Module]] = {GELU, nn.GELU, nn.ReLU, nn.SiLU, nn.Tanh, nn.Identity}
+
+
+def register_fused(fused: dict[type[nn.Module], type[nn.Module]]) -> None:
+    """Make faster classes known as parts, each in the place of the class that it computes the same as."""
+    for plain, fast in fused.items():
+        for kinds in (_ATTENTIONS, _NORMS, _DROPOUTS, _ACTIVATIONS):
+            if plain in kinds:
+                kinds.add(fast)
+        _FORWARD[fast] = fast.forward
+
+
+def register_linear(kind: type[nn.Module], whole: Callable[[nn.Module], bool] = lambda layer: True) -> None:
+    """Make a class known that may stand where a linear layer stands; `whole(layer)` says if its parts are known."""
+    _LINEARS[kind] = whole
+    _FORWARD[kind] = kind.forward
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is a linear layer in one of the course's forms: plain, with LoRA, in another weight format."""
+    return type(module) in _LINEARS and _LINEARS[type(module)](module)
+
+
+def is_unchanged(module: nn.Module) -> bool:
+    """Whether calling a module runs its class's own `forward` and nothing else: no hook, nothing assigned."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return not any(hooks) and "forward" not in vars(module) and is_unpatched(type(module))
+
+
+def is_unpatched(kind: type[nn.Module]) -> bool:
+    """Whether a class still has the `forward` that it was defined with."""
+    return _FORWARD.get(kind, kind.forward) is kind.forward
+
+
+def is_causal_attention(module: nn.Module) -> bool:
+    """Whether a module is the course's multi-head attention with the mask and the parts that chapter 3 gives it."""
+    if type(module) not in _ATTENTIONS:
+        return False
+    layers = (module.W_query, module.W_key, module.W_value, module.out_proj)
+    return all(map(is_linear, layers)) and type(module.dropout) in _DROPOUTS and _is_causal(module.mask)
+
+
+def is_course_gpt(model: nn.Module) -> bool:
+    """Whether a model is a `GPTModel` of which every part is exactly the course's own, without hooks.
+
+    LoRA layers and weights in other formats count as the course's own; a subclass, another attention, a changed mask
+    or a wrapper around the model does not.
+    """
+    return (
+        type(model) is GPTModel
+        and type(model.tok_emb) is type(model.pos_emb) is nn.Embedding
+        and type(model.drop_emb) in _DROPOUTS
+        and type(model.trf_blocks) is nn.Sequential
+        and all(map(_is_course_block, model.trf_blocks))
+        and type(model.final_norm) in _NORMS
+        and is_linear(model.out_head)
+        and all(map(is_unchanged, model.modules()))
+        and not _global_hooks()
+    )
+
+
+def _is_course_block(block: nn.Module) -> bool:
+    return (
+        type(block) is TransformerBlock
+        and is_causal_attention(block.att)
+        and type(block.ff) is FeedForward
+        and type(block.ff.layers) is nn.Sequential
+        and all(is_linear(layer) or type(layer) in _ACTIVATIONS for layer in block.ff.layers)
+        and type(block.norm1) in _NORMS
+        and type(block.norm2) in _NORMS
+        and type(block.drop_shortcut) in _DROPOUTS
+    )
+
+
+def _is_causal(mask: torch.Tensor) -> bool:
+    return mask.dtype == torch.bool and torch.equal(mask, _causal_mask(len(mask), str(mask.device)))
+
+
+@cache
+def _causal_mask(length: int, device: str) -> torch.Tensor:
+    return torch.triu(torch.ones(length, length, dtype=torch.bool, device=device), diagonal=1)
+
+
+def _global_hooks() -> bool:
+    """Whether somebody has registered a hook for the calls of all modules (a profiler, say)."""
+    from torch.nn.modules import module
+
+    names = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks")
+    return any(getattr(module, name, None) for name in names)

@@ -1,0 +1,113 @@
+"""Files written whole, paths in the home folder, errors in one line."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from helpers import load_checkpoint, load_model, load_saved_gpt, save_checkpoint, save_model
+from helpers.files import existing_file, first_line, read_tensors, write_text_whole, write_whole
+from tests.tiny import lively_model, tiny_model
+
+
+@pytest.fixture(name="home")
+def home_folder(tmp_path, monkeypatch):
+    """A home folder, and a working directory elsewhere."""
+    for name in ("home", "work"):
+        (tmp_path / name).mkdir()
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "home"
+
+
+class TestWriting:
+    def test_a_text(self, tmp_path):
+        for text in ("one\n", "two ž\n"):
+            write_text_whole(tmp_path / "deep" / "text", text)
+            assert (tmp_path / "deep" / "text").read_text(encoding="utf-8") == text
+        assert os.listdir(tmp_path / "deep") == ["text"]
+
+    def test_a_failure_leaves_the_old_file(self, tmp_path):
+        write_text_whole(tmp_path / "text", "old")
+
+        def fail(temporary):
+            Path(temporary).write_text("half of the n")
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            write_whole(tmp_path / "text", fail)
+        assert (tmp_path / "text").read_text() == "old" and os.listdir(tmp_path) == ["text"]
+
+    def test_a_drive_that_refuses_chmod(self, tmp_path, monkeypatch):
+        def refuse(self, mode, **_):
+            raise PermissionError(1, "Operation not permitted", str(self))
+
+        monkeypatch.setattr(Path, "chmod", refuse)
+        save_model(torch.nn.Linear(2, 2), tmp_path / "model")
+        load_model(torch.nn.Linear(2, 2), tmp_path / "model")
+
+    @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+    def test_permissions_are_those_of_any_new_file(self, tmp_path):
+        save_model(torch.nn.Linear(2, 2), tmp_path / "model")
+        (tmp_path / "any").write_text("")
+        assert stat.S_IMODE((tmp_path / "model").stat().st_mode) == stat.S_IMODE((tmp_path / "any").stat().st_mode)
+
+
+class TestHomeFolder:
+    def test_models_and_checkpoints(self, home):
+        model = lively_model()
+        optimizer = torch.optim.AdamW(model.parameters())
+        save_model(model, "~/runs/model.safetensors")
+        save_checkpoint("~/runs/run.pt", model, optimizer)
+        assert sorted(os.listdir(home / "runs")) == ["model.safetensors", "run.pt"] and os.listdir() == []
+        for load in (
+            lambda other: load_model(other, "~/runs/model.safetensors"),
+            lambda other: load_checkpoint("~/runs/run.pt", other),
+        ):
+            other = tiny_model(2)
+            load(other)
+            assert torch.equal(other.tok_emb.weight, model.tok_emb.weight)
+        for name in ("model.safetensors", "run.pt"):
+            assert torch.equal(load_saved_gpt(f"~/runs/{name}")[0].tok_emb.weight, model.tok_emb.weight)
+
+    def test_the_message_says_what_was_given(self, home):
+        with pytest.raises(FileNotFoundError, match=r"^~/nothing does not exist$"):
+            existing_file("~/nothing")
+        with pytest.raises(FileNotFoundError, match=r"^~ is not a file$"):
+            existing_file("~")
+        (home / "something").write_text("")
+        assert existing_file("~/something") == home / "something"
+
+
+def test_tensors_and_metadata(tmp_path):
+    save_file({"a": torch.arange(3)}, tmp_path / "with", metadata={"config": "{}"})
+    save_file({"a": torch.arange(3)}, tmp_path / "without")
+    for name, expected in (("with", {"config": "{}"}), ("without", {})):
+        tensors, metadata = read_tensors(tmp_path / name)
+        assert torch.equal(tensors.pop("a"), torch.arange(3)) and (tensors, metadata) == ({}, expected)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("one"), "one"),
+        (ValueError("one\ntwo"), "one"),
+        (OSError("\n\n  one \n two"), "one"),
+        (ValueError("Errors:\n\tone\n\ttwo"), "Errors: one"),
+        (ValueError("Errors:\n\tin a:\n\n\tone\n\ttwo"), "Errors: in a: one"),
+        (ValueError("Errors:"), "Errors:"),
+        (ValueError(), "ValueError"),
+        (ValueError(" \n"), "ValueError"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (KeyError("config"), "'config'"),
+        (FileNotFoundError(2, "No such file or directory", "a file"), "[Errno 2] No such file or directory: 'a file'"),
+        (ValueError("x" * 500), "x" * 120),
+    ],
+)
+def test_first_line(error, line):
+    assert first_line(error) == line
+    assert first_line(error, 3) == line[:3]

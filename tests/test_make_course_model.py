@@ -1,0 +1,377 @@
+"""The course model's script: its losses, its text, and runs of a tiny model through the command line."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.testing import assert_close
+
+from helpers import get_tokenizer, load_course_model
+from helpers.checkpoints import read_checkpoint
+from helpers.make import course_model
+from helpers.make.corpus_tokens import (
+    COLLECTIONS,
+    HELD_OUT,
+    VOCABULARY,
+    Classes,
+    DrawnWindows,
+    prepare,
+    read_tokens,
+    windows_in_order,
+)
+from helpers.speed.loss import SoftmaxLoss
+from helpers.tokenizers import END_OF_TEXT
+from tests.tiny import CPU, TINY
+
+CLASSES, WIDTH = 60, 16
+EXACT = {"rtol": 1e-4, "atol": 1e-6}  # for products in float32
+
+
+def loss_case(rows=25, scale=1.0, seed=1):
+    """Hidden states, a table of classes, and targets. Large hidden states that point at their targets: small losses."""
+    generator = torch.Generator().manual_seed(seed)
+    table = torch.randn(CLASSES, WIDTH, generator=generator)
+    targets = torch.randint(0, CLASSES, (rows,), generator=generator)
+    hidden = torch.randn(rows, WIDTH, generator=generator) + (scale - 1) * F.normalize(table[targets], dim=-1)
+    return hidden.requires_grad_(), table.requires_grad_(), targets
+
+
+def softmax_loss(hidden, table, targets, columns=None, log_weight=None, exact=None, chunk=1024, dtype=torch.float32):
+    """The loss, and its gradients for the hidden states and the table."""
+    loss = SoftmaxLoss.apply(hidden, table, targets, columns, log_weight, exact, chunk, dtype)
+    return loss.detach(), *torch.autograd.grad(loss, (hidden, table))
+
+
+def reference(hidden, table, targets, columns=None, log_weight=None, exact=CLASSES):
+    """The same by definition, one row at a time: PyTorch's cross-entropy in float32 over the logits that count."""
+    losses = []
+    columns = torch.arange(CLASSES) if columns is None else columns
+    log_weight = torch.zeros(len(columns)) if log_weight is None else log_weight
+    for x, target in zip(hidden, targets, strict=True):
+        own = target >= exact
+        counted = columns != target if own else torch.ones(len(columns), dtype=torch.bool)
+        logits = (table[columns] @ x + log_weight)[counted]
+        if own:
+            logits = torch.cat((logits, (table[target] @ x)[None]))
+        place = len(logits) - 1 if own else int((columns == target).nonzero())
+        losses.append(F.cross_entropy(logits, torch.tensor(place)))
+    loss = torch.stack(losses).mean()
+    return loss.detach(), *torch.autograd.grad(loss, (hidden, table))
+
+
+def relative_error(found, expected):
+    return ((found - expected).norm() / expected.norm()).item()
+
+
+class TestExactLoss:
+    @pytest.mark.parametrize(("rows", "chunk"), [(25, 1024), (25, 8), (24, 8), (1, 1), (7, 1)])
+    def test_against_cross_entropy(self, rows, chunk):
+        case = loss_case(rows)
+        assert_close(softmax_loss(*case, chunk=chunk), reference(*case), **EXACT)
+
+    @pytest.mark.parametrize("columns", [3, 40])
+    def test_tiles_smaller_than_a_chunk(self, monkeypatch, columns):
+        """More rows than have their logits in the cache at once."""
+        case = loss_case(5000)
+        hidden, table, targets = case
+        loss = F.cross_entropy(hidden @ table.T, targets)
+        expected = loss.detach(), *torch.autograd.grad(loss, (hidden, table))
+        assert_close(softmax_loss(*case, chunk=5000), expected, **EXACT)
+
+    @pytest.mark.parametrize("scale", [2, 4, 6, 8, 12])
+    def test_small_losses(self, scale):
+        """Down to 1e-6, where 1 - p is lost in bfloat16 and all but lost in float32."""
+        case = loss_case(scale=scale)
+        hidden, table, targets = (tensor.detach().double() for tensor in case)
+        loss = F.cross_entropy(hidden.requires_grad_() @ table.requires_grad_().T, targets.long())
+        expected = [loss.detach(), *torch.autograd.grad(loss, (hidden, table))]
+        for found, right in zip(softmax_loss(*case), expected, strict=True):
+            assert relative_error(found, right) < 1e-4
+        for found, right in zip(softmax_loss(*case, dtype=torch.bfloat16), expected, strict=True):
+            assert relative_error(found, right) < 0.04
+
+    def test_the_cases_are_small(self):
+        assert reference(*loss_case(scale=12))[0] < 1e-5 < 0.1 < reference(*loss_case(scale=2))[0]
+
+    def test_a_large_loss(self):
+        """A target with a probability far below the smallest float."""
+        hidden, table, targets = loss_case(1)
+        with torch.no_grad():
+            hidden.mul_(1 / hidden.norm())
+            table.zero_()[targets[0] - 1] = 300 * hidden[0]
+        assert_close(softmax_loss(hidden, table, targets), reference(hidden, table, targets), **EXACT)
+        assert softmax_loss(hidden, table, targets)[0] > 299
+
+    def test_a_class_that_stands_for_several(self):
+        """Is the same as that many classes with equal rows."""
+        hidden, table, targets = loss_case()
+        targets = targets.clamp(min=1)
+        log_weight = torch.zeros(CLASSES)
+        log_weight[0] = math.log(7)
+        found = softmax_loss(hidden, table, targets, log_weight=log_weight)
+        loss = F.cross_entropy(hidden @ torch.cat((table[:1].expand(6, -1), table)).T, targets + 6)
+        assert_close(found, (loss.detach(), *torch.autograd.grad(loss, (hidden, table))), **EXACT)
+
+
+class TestEstimatedLoss:
+    @pytest.mark.parametrize("exact", [0, 20, 59])
+    @pytest.mark.parametrize("chunk", [1024, 8])
+    def test_all_drawn_is_exact(self, exact, chunk):
+        """A drawn target is not counted twice."""
+        case = loss_case()
+        order = torch.randperm(CLASSES - exact, generator=torch.Generator().manual_seed(5))
+        columns = torch.cat((torch.arange(exact), exact + order))
+        found = softmax_loss(*case, columns, torch.zeros(CLASSES), exact, chunk)
+        assert_close(found, reference(*case), **EXACT)
+
+    @pytest.mark.parametrize("scale", [1, 6, 12])
+    @pytest.mark.parametrize("drawn", [1, 10, 30])
+    def test_against_the_definition(self, scale, drawn):
+        case = loss_case(scale=scale)
+        columns = torch.cat((torch.arange(20), 20 + torch.randperm(40, generator=torch.Generator().manual_seed(5))))
+        columns, log_weight = columns[: 20 + drawn], torch.zeros(20 + drawn)
+        log_weight[20:], log_weight[0] = math.log(40 / drawn), math.log(7)
+        targets = case[2]
+        assert (targets < 20).any() and (drawn == 1 or (targets[:, None] == columns[20:]).any())
+        assert (targets[:, None] != columns).all(dim=1).any()  # neither exact nor drawn
+        expected = reference(*case, columns, log_weight, 20)
+        for found, right in zip(softmax_loss(*case, columns, log_weight, 20, 8), expected, strict=True):
+            assert relative_error(found, right) < 1e-3
+        found = softmax_loss(*case, columns, log_weight, 20, 8, torch.bfloat16)
+        assert max(map(relative_error, found, expected)) < 0.04
+
+
+WORDS = ["".join((a, b, c, d)) for a in "bdfgklmnpr" for b in "aeiou" for c in "lmnrst" for d in ("", "y")]
+
+
+def story(random, sentences=12):
+    return " ".join(f"The {' '.join(random.choice(WORDS[:400], 6))}." for _ in range(sentences))
+
+
+@pytest.fixture(name="texts", scope="module")
+def folders_of_texts(tmp_path_factory):
+    """A corpus folder and a modern folder with some of the real files' names."""
+    random, base = np.random.default_rng(1), tmp_path_factory.mktemp("texts")
+    names = (*HELD_OUT[::2], *COLLECTIONS, "simple/a.txt", "general/b.txt", "modern/self-dialogue-corpus.txt")
+    for name in (*names, "modern/fables.txt"):
+        path = base / ("modern" if name.startswith("modern/") else "corpus") / name.removeprefix("modern/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n<|endoftext|>\n".join(story(random) for _ in range(30)))
+    return base / "corpus", base / "modern"
+
+
+@pytest.fixture(name="tokens", scope="module")
+def file_of_tokens(texts, tmp_path_factory):
+    path = tmp_path_factory.mktemp("tokens") / "tokens.npz"
+    course_model.main(["prepare", *map(str, texts), str(path)])
+    return path
+
+
+class TestText:
+    def test_sources(self, tokens, texts):
+        training, held_out = read_tokens(tokens)
+        assert set(training) == {"stories", "dialogue", "simple", "general"}
+        assert set(held_out) == {*HELD_OUT[::2], *COLLECTIONS}
+        tokenizer, corpus = get_tokenizer(), texts[0]
+        text = (corpus / "general" / "b.txt").read_text()
+        ids = tokenizer.encode(text, allowed_special={"<|endoftext|>"})
+        assert training["general"].tolist() == [*ids, END_OF_TEXT]
+        dialogue = tokenizer.decode(training["dialogue"].tolist())
+        assert (texts[1] / "self-dialogue-corpus.txt").read_text() in dialogue
+
+    def test_collections_lose_their_last_twentieth(self, tokens, texts):
+        training, held_out = read_tokens(tokens)
+        name = COLLECTIONS[0]
+        text = (texts[0] / name).read_text()
+        kept_aside = get_tokenizer().decode(held_out[name].tolist())
+        assert text.endswith(kept_aside.removesuffix("<|endoftext|>")) and 0.05 <= len(kept_aside) / len(text) < 0.1
+        shown = get_tokenizer().decode(training["stories"].tolist())
+        assert text[: len(text) - len(kept_aside)] in shown and kept_aside[20:200] not in shown
+
+    def test_held_out_texts_are_not_trained_on(self, tokens, texts):
+        training, _ = read_tokens(tokens)
+        decoded = [get_tokenizer().decode(ids.tolist()) for ids in training.values()]
+        for name in HELD_OUT[::2]:
+            beginning = (texts[0] / name).read_text()[:200]
+            assert not any(beginning in text for text in decoded)
+
+    def test_what_is_refused(self, texts, tmp_path):
+        (tmp_path / "simple").mkdir()
+        with pytest.raises(ValueError, match="have no text to train on"):
+            prepare(tmp_path, tmp_path, tmp_path / "tokens.npz")
+        (tmp_path / "simple" / "one.txt").write_text("One.")
+        with pytest.raises(ValueError, match="have no held-out text, such as simple/peter-pan"):
+            prepare(tmp_path, tmp_path, tmp_path / "tokens.npz")
+        (tmp_path / COLLECTIONS[0]).write_text("Two.")
+        with pytest.raises(ValueError, match="has no line <|endoftext|> in its first 95 %"):
+            prepare(tmp_path, tmp_path, tmp_path / "tokens.npz")
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / "three.txt").write_text("Three.")
+        (tmp_path / COLLECTIONS[0]).unlink()
+        with pytest.raises(ValueError, match="other/three.txt belongs to no source"):
+            prepare(tmp_path, tmp_path, tmp_path / "tokens.npz")
+        assert not (tmp_path / "tokens.npz").exists()
+
+    @pytest.mark.parametrize("content", [b"", b"text", b"PK\3\4 and no more"])
+    def test_other_files(self, tmp_path, content):
+        (tmp_path / "tokens.npz").write_bytes(content)
+        with pytest.raises(ValueError, match="is not a file of tokens that `prepare` wrote"):
+            read_tokens(tmp_path / "tokens.npz")
+        np.savez(tmp_path / "tokens.npz", numbers=np.arange(3))
+        with pytest.raises(ValueError, match="is not a file of tokens"):
+            read_tokens(tmp_path / "tokens.npz")
+
+    def test_classes(self):
+        """By frequency, and each source counts alike: 9 is one in two of a short source, 5 three in four of a long."""
+        classes = Classes({"long": np.array([5, 5, 5, 7] * 100, np.uint16), "short": np.array([9, 3], np.uint16)})
+        assert [classes.of_token[token] for token in (5, 3, 9, 7)] == [1, 2, 3, 4]
+        assert classes.count == 5 and classes.unseen == VOCABULARY - 4
+        assert (classes.of_token == 0).sum() == classes.unseen
+
+    def test_windows_in_order(self):
+        assert windows_in_order(np.arange(8), 3).tolist() == [[0, 1, 2, 3], [3, 4, 5, 6]]
+        assert windows_in_order(np.arange(7), 3).tolist() == [[0, 1, 2, 3], [3, 4, 5, 6]]
+        assert windows_in_order(np.arange(3), 3).shape == windows_in_order(np.arange(0), 3).shape == (0, 4)
+
+
+def drawn(mix, updates=range(400), seed=1, batch=5):
+    sources = {"a": np.arange(100, 120), "b": np.arange(200, 205), "c": np.arange(300, 304)}
+    return list(DrawnWindows(sources, mix, batch, 4, seed, updates))
+
+
+class TestDrawnWindows:
+    def test_targets_are_the_next_tokens_of_one_source(self):
+        for inputs, targets in drawn({"b": 1, "a": 1}):
+            assert inputs.shape == targets.shape == (5, 4) and inputs.dtype == torch.int64
+            assert torch.equal(targets, inputs + 1)
+
+    def test_shares_and_places(self):
+        inputs = torch.cat([inputs for inputs, _ in drawn({"a": 3, "b": 1})])
+        assert (inputs[:, 0] < 200).float().mean().item() == pytest.approx(0.75, abs=0.03)
+        begins = inputs[inputs[:, 0] < 200][:, 0].bincount()[100:]
+        assert len(begins) == 16 and begins.min() > 50  # each place of 20 - 4, alike often
+
+    def test_an_update_has_its_windows(self):
+        """Whatever came before it; another seed or update has others."""
+        whole, part = drawn({"a": 1, "b": 1}), drawn({"a": 1, "b": 1}, range(7, 9))
+        assert torch.equal(whole[7][0], part[0][0]) and torch.equal(whole[8][1], part[1][1])
+        assert not torch.equal(whole[7][0], whole[8][0])
+        assert not torch.equal(whole[7][0], drawn({"a": 1, "b": 1}, seed=2)[7][0])
+
+    def test_what_is_refused(self):
+        with pytest.raises(ValueError, match="mix has 'd'; the sources are a, b, c"):
+            drawn({"d": 1})
+        with pytest.raises(ValueError, match="c has 4 tokens; a window needs 5"):
+            drawn({"a": 1, "c": 1})
+
+
+@pytest.fixture(name="small")
+def small_softmax(monkeypatch):
+    """Few enough frequent and drawn tokens for the tiny vocabulary to have others, in float32."""
+    monkeypatch.setattr(course_model, "FREQUENT", 40)
+    monkeypatch.setattr(course_model, "SAMPLED", 20)
+    monkeypatch.setattr(course_model, "bfloat16_is_native", lambda device: False)
+
+
+@pytest.mark.usefixtures("small")
+class TestClassLoss:
+    def case(self, tokens):
+        classes = Classes(read_tokens(tokens)[0])
+        torch.manual_seed(1)
+        model = course_model.tied_model({**TINY, "vocab_size": classes.count})
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.2 * torch.randn_like(parameter))
+        ids = read_tokens(tokens)[0]["simple"][:52].astype(np.int64).reshape(4, 13)
+        return classes, model, torch.from_numpy(ids)
+
+    def test_in_evaluation_it_is_that_of_the_whole_vocabulary(self, tokens):
+        classes, model, ids = self.case(tokens)
+        full = course_model.with_all_tokens(model, classes)
+        expected = F.cross_entropy(full(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+        of_class = torch.from_numpy(classes.of_token)[ids]
+        found = course_model.ClassLoss(classes, CPU, False)(of_class[:, :-1], of_class[:, 1:], model.eval(), CPU)
+        assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+    def test_back_and_forth(self, tokens):
+        classes, model, _ = self.case(tokens)
+        again = course_model.with_classes(course_model.with_all_tokens(model, classes), classes)
+        assert_close(dict(again.state_dict()), dict(model.state_dict()))
+        assert again.out_head.weight is again.tok_emb.weight
+
+    def test_estimates_are_right_on_average(self, tokens):
+        classes, model, ids = self.case(tokens)
+        ids = torch.from_numpy(classes.of_token)[ids]
+        results = {}
+        for exact in (True, False):
+            loss, total, gradient = course_model.ClassLoss(classes, CPU, exact), 0.0, 0.0
+            for _ in range(1 if exact else 200):
+                value = loss(ids[:, :-1], ids[:, 1:], model.train(), CPU)
+                total, gradient = total + value.item(), gradient + torch.autograd.grad(value, model.tok_emb.weight)[0]
+            results[exact] = [total / (1 if exact else 200), gradient / (1 if exact else 200)]
+        assert results[False][0] == pytest.approx(results[True][0], rel=0.01)
+        assert relative_error(results[False][1], results[True][1]) < 0.1
+
+    def test_tokens_that_never_occur_are_always_counted(self, tokens):
+        """Or nothing would hold down their probability."""
+        classes, model, ids = self.case(tokens)
+        ids = torch.from_numpy(classes.of_token)[ids]
+        rows = []
+        for exact in (True, False):
+            value = course_model.ClassLoss(classes, CPU, exact)(ids[:, :-1], ids[:, 1:], model.train(), CPU)
+            rows.append(torch.autograd.grad(value, model.tok_emb.weight)[0][0])
+        assert rows[0].norm() > 0.1
+        assert relative_error(rows[1], rows[0]) < 0.2
+
+
+MIX = ["--mix", "stories=2,dialogue=1,simple=1,general=1"]
+SIZE = ["--config", "n_layers=2,emb_dim=16,n_heads=2,context_length=16", "--batch", "4"]
+
+
+def command(name, *arguments):
+    course_model.main([name, *map(str, arguments)])
+
+
+def same_run(one, two):
+    one, two = read_checkpoint(one), read_checkpoint(two)
+    assert one["progress"]["step"] == two["progress"]["step"]
+    assert one["progress"]["tokens_seen"] == two["progress"]["tokens_seen"]
+    assert_close(one["model"], two["model"], rtol=0, atol=0)
+    assert_close(one["optimizer"]["parts"], two["optimizer"]["parts"], rtol=0, atol=0)
+    assert_close(one["random"], two["random"], rtol=0, atol=0)
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_at(monkeypatch, update):
+    """Let training fail in an update, counted from 1."""
+    calls, step = [], course_model.MuonAndAdamW.step
+
+    def failing(self):
+        calls.append(1)
+        if len(calls) == update:
+            raise Stopped
+        step(self)
+
+    monkeypatch.setattr(course_model.MuonAndAdamW, "step", failing)
+
+
+@pytest.mark.usefixtures("small")
+class TestRuns:
+    @pytest.fixture(name="run", scope="class")
+    def hundred_updates(self, tokens, tmp_path_factory):
+        path = tmp_path_factory.mktemp("run") / "run.pt"
+        with pytest.MonkeyPatch.context() as patch:
+            small_softmax.__wrapped__(patch) if hasattr(small_softmax, "__wrapped__") else None
+            patch.setattr(course_model, "FREQUENT", 40)
+            patch.setattr(course_model, "SAMPLED", 20)
+            patch.setattr(course_model, "bfloat16_is_native", lambda device: False)
+            command("train", tokens, path, "--updates", 100, *MIX, *SIZE)
+        return path

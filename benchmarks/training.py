@@ -61,8 +61,8 @@ def run(rounds: int = 4, **changes: Any) -> str:
     text = (
         f"## Training\n\nGPT-2 124M, batches of {BATCH} x {TOKENS} tokens, forward, backward and AdamW, dropout 0.1; "
         f"one step a round, {rounds} rounds, each contender in a process of its own, since "
-        f"`keep_freed_memory` changes a whole process. The peer shares its output layer with the embedding, the course's "
-        f"model has one of its own, as in the book. Target: the fast path at least 2.4 times the peer.\n\n"
+        f"`keep_freed_memory` changes a whole process. The peer shares its output layer with the embedding, the "
+        f"course's model has one of its own, as in the book. Target: the fast path at least 2.4 times the peer.\n\n"
     )
     return text + _measure.rates(seconds, BATCH * TOKENS, peer)
 

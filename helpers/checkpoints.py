@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -60,14 +61,16 @@ def save_checkpoint(
 ) -> None:
     """Write model, optimizer, progress and torch's random states.
 
-    `extra` takes numbers, strings and tensors, and lists, tuples and dictionaries of them; `load_checkpoint` returns it.
+    `extra` takes numbers, strings and tensors, and lists, tuples and dictionaries of them; `load_checkpoint` returns
+    it, NumPy's numbers as Python's. The file is read back before it takes the place of an earlier one.
+
     For a resumed run to repeat the uninterrupted one, save after whatever else is done between two updates: an
     evaluation after it would draw random numbers that the resumed run does not draw.
 
     Raises TypeError for an extra that could not be read back safely.
     """
     for name, value in extra.items():
-        if not _plain(value):
+        if not _plain(_without_numpy(value)):
             raise TypeError(f"{name} is a {type(value).__name__}; numbers, strings, and lists of them can be kept")
     random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
     states = model.state_dict(), optimizer.state_dict()
@@ -84,16 +87,26 @@ def write_checkpoint(
     config: dict[str, Any] | None = None,
 ) -> None:
     """What `save_checkpoint` does, for states that were gathered elsewhere (see `helpers.apps.train_distributed`)."""
-    state = {
-        "course_checkpoint": 1,
-        "model": {name.replace(_COMPILED, ""): weight for name, weight in weights.items()},
-        "optimizer": optimizer_state,
-        "progress": asdict(progress),
-        "random": random,
-        "extra": extra,
-        "config": config,
-    }
-    write_whole(path, lambda temporary: torch.save(state, temporary))
+    state = _without_numpy(
+        {
+            "course_checkpoint": 1,
+            "model": {name.replace(_COMPILED, ""): weight for name, weight in weights.items()},
+            "optimizer": optimizer_state,
+            "progress": asdict(progress),
+            "random": random,
+            "extra": extra,
+            "config": config,
+        }
+    )
+
+    def write(temporary: str) -> None:
+        torch.save(state, temporary)
+        try:  # before the file takes the place of the last one
+            torch.load(temporary, map_location="cpu", mmap=True, weights_only=True)
+        except Exception as error:
+            raise TypeError(f"{path} was not written: it could not be read back safely ({first_line(error)})") from None
+
+    write_whole(path, write)
 
 
 def load_checkpoint(
@@ -157,7 +170,8 @@ def load_saved_gpt(path: Path | str) -> tuple[GPTModel, dict[str, Any]]:
         )
     config = {name: config[name] for name in GPT_CONFIG_124M}
     model = GPTModel(config)
-    if "out_head.weight" not in weights:  # one tensor for both
+    head, embedding = weights.get("out_head.weight"), weights.get("tok_emb.weight")
+    if head is None or (embedding is not None and head.data_ptr() == embedding.data_ptr()):  # one tensor for both
         model.out_head.weight = model.tok_emb.weight
     _load(model, weights, path)
     return model.eval(), config
@@ -192,7 +206,10 @@ def _load(model: torch.nn.Module, weights: dict[str, torch.Tensor], path: Path |
         if own[compiled[name]].shape != weights[name].shape:
             shapes = f"{tuple(weights[name].shape)}, the model has {tuple(own[compiled[name]].shape)}"
             raise ValueError(f"{name} in {path} has shape {shapes}: the file belongs to a model of another size")
-    model.load_state_dict({compiled[name]: weight for name, weight in weights.items()})
+    try:
+        model.load_state_dict({compiled[name]: weight for name, weight in weights.items()})
+    except RuntimeError as error:
+        raise ValueError(f"{path} cannot be loaded into this model: {first_line(error, 200)}") from None
 
 
 def _fits(own: dict[str, Any], saved: dict[str, Any]) -> bool:
@@ -204,6 +221,19 @@ def _fits(own: dict[str, Any], saved: dict[str, Any]) -> bool:
         group.keys() <= other.keys() or other.keys() <= group.keys()
         for group, other in zip(groups, others, strict=True)
     )
+
+
+def _without_numpy(value: Any) -> Any:
+    """A value with NumPy's numbers and arrays in it as Python numbers and tensors, which can be read back safely."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    if isinstance(value, dict):
+        return {_without_numpy(key): _without_numpy(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(_without_numpy, value))
+    return value
 
 
 def _plain(value: Any) -> bool:

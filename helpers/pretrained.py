@@ -32,6 +32,7 @@ REPOSITORIES = {  # GPT-2's sizes on the Hugging Face Hub
 }
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _SHARDS, _PICKLED = "model.safetensors.index.json", "pytorch_model.bin"  # forms of the weights that are not read
+_HEAD = "lm_head.weight"  # the output layer, where it is not the embedding
 _SCALE = ".scale_of_row"  # in the course model's file: one scale per row of a matrix of 8-bit integers
 
 
@@ -197,16 +198,27 @@ def read_gpt2(folder: Path | str) -> tuple[GPTModel, dict[str, Any]]:
     """`load_gpt2` from a folder in Hugging Face's format.
 
     The model is built without memory for its weights, which are then read block by block: the peak is little more
-    than the weights themselves. Raises ValueError for a damaged or foreign file, and for weights in another form
-    (pytorch_model.bin, shards, a Git LFS pointer).
+    than the weights themselves. They become float32, whatever they are in the file, since training in half precision
+    alone fails. The output layer is the embedding unless config.json says that it has weights of its own.
+
+    Raises ValueError for a damaged or foreign file, for weights in another form (pytorch_model.bin, shards, a Git LFS
+    pointer), and for a configuration that computes otherwise than GPT-2.
     """
     folder = Path(folder).expanduser()
     _check_form(folder)
-    file, cfg = folder / _WEIGHTS, {**_config(_settings(folder)), "drop_rate": 0.0}
+    settings = _settings(folder)
+    file, cfg = folder / _WEIGHTS, {**_config(settings), "drop_rate": 0.0}
+    _check_layers(file, cfg["n_layers"])
     model = _without_weights(cfg)
     for part in ("", *(f"h.{layer}." for layer in range(cfg["n_layers"]))):
         _fill(model, file, part)
-    model.out_head.weight = model.tok_emb.weight
+    if _is_tied(settings):
+        model.out_head.weight = model.tok_emb.weight
+    else:
+        head = _read(file, _HEAD).get(_HEAD)
+        if head is None or head.shape != model.tok_emb.weight.shape:
+            raise ValueError(f"{file} has no output layer of its own ({_HEAD}), which its {_CONFIG} says it has")
+        model.out_head.weight = torch.nn.Parameter(head.to(torch.float32, copy=True))
     missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if missing:
         raise ValueError(f"{file} is not a whole GPT-2: it lacks {missing[0]}")
@@ -225,7 +237,7 @@ def _fill(model: GPTModel, file: Path, part: str) -> None:
         if weight.shape != shapes.get(name):
             raise ValueError(f"{file} and its {_CONFIG} disagree: {name} has shape {tuple(weight.shape)}")
         owner, _, last = name.rpartition(".")
-        copy = weight.clone(memory_format=torch.contiguous_format)  # of the file's pages, and in our layout
+        copy = weight.to(torch.float32, memory_format=torch.contiguous_format, copy=True)  # and in our layout
         setattr(model.get_submodule(owner), last, torch.nn.Parameter(copy))
 
 
@@ -288,9 +300,13 @@ def download_and_load_gpt2(
     """
     folder = fetch_gpt2(model_size, models_dir)
     raw = _settings(folder)
+    _config(raw)  # raises ValueError for what this form cannot say
+    _check_layers(folder / _WEIGHTS, raw["n_layer"])
+    if not _is_tied(raw):
+        raise ValueError(f"{folder} has an output layer of its own, for which params has no entry: use load_gpt2")
     settings = {"n_vocab": raw["vocab_size"], "n_ctx": raw["n_positions"]}
     settings |= {name: raw[name] for name in ("n_embd", "n_head", "n_layer")}
-    weights = {name: weight.clone() for name, weight in _read(folder / _WEIGHTS, None).items()}
+    weights = {name: weight.float().clone() for name, weight in _read(folder / _WEIGHTS, None).items()}
     params: dict[str, Any] = {"blocks": [{} for _ in range(settings["n_layer"])]}
     last = {"weight": "w", "bias": "b"}
     for name, weight in weights.items():
@@ -389,28 +405,61 @@ def _settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
+def _is_tied(settings: dict[str, Any]) -> bool:
+    return settings.get("tie_word_embeddings", True) is not False
+
+
+def _check_layers(file: Path, layers: int) -> None:
+    """Raise ValueError if a file has more layers than its configuration says."""
+    beyond = [name for name in _read_names(file) if name.startswith("h.") and int(name.split(".")[1]) >= layers]
+    if beyond:
+        raise ValueError(f"{file} and its {_CONFIG} disagree: n_layer is {layers}, but the file has {min(beyond)}")
+
+
 def _config(settings: dict[str, Any]) -> dict[str, Any]:
-    """The course's configuration from Hugging Face's."""
+    """The course's configuration from Hugging Face's. Raises ValueError for settings that compute otherwise."""
+    computes = {
+        "model_type": ("gpt2",),
+        "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+        "layer_norm_epsilon": (1e-5,),
+        "n_inner": (None, 4 * settings["n_embd"]),
+        "scale_attn_weights": (True,),
+        "scale_attn_by_inverse_layer_idx": (False,),
+        "add_cross_attention": (False,),
+    }
+    for name, known in computes.items():
+        if settings.get(name, known[0]) not in known:
+            message = f"{name} is {settings[name]!r}; GPT-2 has {known[0]!r}, and the course's model computes as GPT-2"
+            raise ValueError(f"{_CONFIG} describes a model that computes otherwise: {message}")
     names = {"vocab_size": "vocab_size", "context_length": "n_positions", "emb_dim": "n_embd"}
     names |= {"n_heads": "n_head", "n_layers": "n_layer"}
     sizes = {ours: settings[theirs] for ours, theirs in names.items()}
     return gpt_config(**sizes, drop_rate=settings.get("resid_pdrop", 0.1), qkv_bias=True)
 
 
+def _short(name: str) -> str:
+    """A tensor's name without the prefixes of a model that was saved as a language model or compiled."""
+    return name.removeprefix("_orig_mod.").removeprefix("transformer.")
+
+
+def _read_names(file: Path) -> list[str]:
+    try:
+        with safe_open(str(file), framework="pt") as source:
+            return [_short(name) for name in source.keys()]  # noqa: SIM118 (not a dictionary)
+    except Exception as error:
+        raise ValueError(f"{file} cannot be read as GPT-2's weights ({first_line(error)})") from None
+
+
 def _read(file: Path, part: str | None) -> dict[str, torch.Tensor]:
     """The tensors of a file whose names begin with `part` ("" for those outside the blocks, None for all).
 
-    They are views of the file, which stays mapped into memory for as long as one of them lives. A model that was saved
-    as a language model or compiled has prefixes before its names.
+    They are views of the file, which stays mapped into memory for as long as one of them lives.
     """
     try:
         with safe_open(str(file), framework="pt") as source:
-            names = {
-                name.removeprefix("_orig_mod.").removeprefix("transformer."): name
-                for name in source.keys()  # noqa: SIM118
-            }
-            skip = (".attn.bias", ".attn.masked_bias", "lm_head.weight")  # masks, and the embedding once more
-            chosen = {short: full for short, full in names.items() if not short.endswith(skip)}
+            names = {_short(name): name for name in source.keys()}  # noqa: SIM118
+            skip = (".attn.bias", ".attn.masked_bias", _HEAD)  # masks, and usually the embedding once more
+            chosen = {s: f for s, f in names.items() if not s.endswith(skip) or part == _HEAD}
             if part is not None:
                 chosen = {s: f for s, f in chosen.items() if (s.startswith(part) if part else not s.startswith("h."))}
             return {short: source.get_tensor(full) for short, full in chosen.items()}

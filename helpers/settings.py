@@ -75,10 +75,13 @@ def get_device(name: str | None = None) -> torch.device:
     """
     chosen = name or os.environ.get("COURSE_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    kind = chosen.split(":")[0]
-    if not available.get(kind, False):
+    kind, _, index = chosen.partition(":")
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": 1}
+    numbered = index.isdecimal() and int(index) < counts.get(kind, 0)
+    if not available.get(kind, False) or (":" in chosen and not numbered):
         have = ", ".join(device for device, there in available.items() if there)
-        raise ValueError(f"device {chosen!r} is not available; this machine has {have}")
+        last = f" (cuda:0 to cuda:{counts['cuda'] - 1})" if available["cuda"] else ""
+        raise ValueError(f"device {chosen!r} is not available; this machine has {have}{last}")
     return torch.device(chosen)
 
 

@@ -31,17 +31,11 @@ from helpers import (
     train_classifier_simple,
     training_steps,
 )
+from tests.fakes import Letters
 from tests.tiny import CPU, TINY, lively_model, tiny_model
 
 REPOSITORY = Path(__file__).parent.parent
-PAD = 96  # the last id of the tiny models' vocabulary
-
-
-class Letters:
-    """One id per character, 0 to 95."""
-
-    def encode(self, text):
-        return [ord(letter) % 96 for letter in text]
+PAD = 96  # the last id of the tiny models' vocabulary; Letters(PAD) has all the others
 
 
 def classifier(seed=1, model=lively_model, **changes):
@@ -134,16 +128,16 @@ class TestData:
 class TestSpamDataset:
     def test_padding_and_cutting(self, tmp_path):
         file = write(tmp_path / "a.csv", [(0, "abc"), (1, "abcdef"), (1, "a")])
-        a, b, c, d, e, f = Letters().encode("abcdef")
-        longest = SpamDataset(file, Letters(), pad_token_id=PAD)
+        a, b, c, d, e, f = Letters(PAD).encode("abcdef")
+        longest = SpamDataset(file, Letters(PAD), pad_token_id=PAD)
         assert len(longest) == 3 and longest.max_length == 6
         assert [ids.tolist() for ids, _ in longest] == [[a, b, c, PAD, PAD, PAD], [a, b, c, d, e, f], [a] + 5 * [PAD]]
         assert [label.item() for _, label in longest] == [0, 1, 1]
         ids, label = longest[1]
         assert ids.dtype == label.dtype == torch.int64 and label.shape == ()
-        short = SpamDataset(file, Letters(), max_length=3, pad_token_id=PAD)
+        short = SpamDataset(file, Letters(PAD), max_length=3, pad_token_id=PAD)
         assert [ids.tolist() for ids, _ in short] == [[a, b, c], [a, b, c], [a, PAD, PAD]]
-        assert SpamDataset(file, Letters(), max_length=1)[1][0].tolist() == [a]
+        assert SpamDataset(file, Letters(PAD), max_length=1)[1][0].tolist() == [a]
 
     def test_gpt2_pads_with_end_of_text(self, tmp_path):
         file = write(tmp_path / "a.csv", [(1, "Call now"), (0, "Hi")])
@@ -152,7 +146,7 @@ class TestSpamDataset:
     @pytest.mark.parametrize("text", ["NA", "nan", "None", "null", "5", "3.50", 'a, "b"', " x"])
     def test_a_text_is_what_was_written(self, tmp_path, text):
         file = write(tmp_path / "a.csv", [(0, text)])
-        assert SpamDataset(file, Letters())[0][0].tolist() == Letters().encode(text)
+        assert SpamDataset(file, Letters(PAD))[0][0].tolist() == Letters(PAD).encode(text)
 
     @pytest.mark.parametrize(
         ("rows", "columns", "message"),
@@ -169,16 +163,16 @@ class TestSpamDataset:
     )
     def test_files_that_are_not_right(self, tmp_path, rows, columns, message):
         with pytest.raises(ValueError, match=message):
-            SpamDataset(write(tmp_path / "a.csv", rows, columns), Letters())
+            SpamDataset(write(tmp_path / "a.csv", rows, columns), Letters(PAD))
 
     @pytest.mark.parametrize("max_length", [0, -1])
     def test_max_length(self, tmp_path, max_length):
         with pytest.raises(ValueError, match=f"max_length={max_length} must be at least 1"):
-            SpamDataset(write(tmp_path / "a.csv", [(0, "a")]), Letters(), max_length=max_length)
+            SpamDataset(write(tmp_path / "a.csv", [(0, "a")]), Letters(PAD), max_length=max_length)
 
     def test_no_file(self, tmp_path):
         with pytest.raises(FileNotFoundError):
-            SpamDataset(tmp_path / "nowhere.csv", Letters())
+            SpamDataset(tmp_path / "nowhere.csv", Letters(PAD))
 
 
 ROWS = torch.tensor([[5, 6, 7, PAD, PAD], [1, 2, 3, 4, 5], [9, PAD, PAD, PAD, PAD], [PAD] * 5, [8, PAD, 7, PAD, PAD]])
@@ -202,8 +196,8 @@ class TestReading:
 
     @pytest.mark.parametrize("text", ["a", "hello", "sixteen letters!"])
     def test_the_last_real_token_does_not_care_about_padding(self, text):
-        """And the last position does (PITFALLS 10)."""
-        model, ids = classifier(), Letters().encode(text)
+        """And the last position does."""
+        model, ids = classifier(), Letters(PAD).encode(text)
         read = partial(last_real_token, pad_token_id=PAD)
         rows = [torch.tensor([ids + [PAD] * extra]) for extra in range(17 - len(ids))]
         with torch.no_grad():
@@ -391,12 +385,12 @@ class TestClassifyReview:
     @pytest.mark.parametrize("max_length", [None, 1, 8, 16, 17, 99])
     def test_lengths(self, length, max_length):
         text = "".join(chr(40 + (7 * place) % 50) for place in range(length))
-        ids = Letters().encode(text)[: min(max_length or 16, 16)]
+        ids = Letters(PAD).encode(text)[: min(max_length or 16, 16)]
         padded = ids + [PAD] * (min(max_length or 0, 16) - len(ids))
         answers = set()
         for seed in range(6):
             model = classifier(seed)
-            got = classify_review(text, model, Letters(), CPU, max_length, PAD)
+            got = classify_review(text, model, Letters(PAD), CPU, max_length, PAD)
             assert got == self.answer(model, padded)
             answers.add(got)
         assert answers == {"spam", "not spam"} or length in (1, 2)  # the seeds do not all agree
@@ -406,25 +400,25 @@ class TestClassifyReview:
         differ = 0
         for seed in range(12):
             model = classifier(seed)
-            plain = classify_review("hello", model, Letters(), CPU)
-            assert classify_review("hello", model, Letters(), CPU, 14, PAD, read_at=read) == plain
-            differ += classify_review("hello", model, Letters(), CPU, 14, PAD) != plain
+            plain = classify_review("hello", model, Letters(PAD), CPU)
+            assert classify_review("hello", model, Letters(PAD), CPU, 14, PAD, read_at=read) == plain
+            differ += classify_review("hello", model, Letters(PAD), CPU, 14, PAD) != plain
         assert differ  # padding does change an answer that is read at the last position
 
     @pytest.mark.parametrize("max_length", [None, 5])
     def test_empty(self, max_length):
         with pytest.raises(ValueError, match="text is empty"):
-            classify_review("", classifier(), Letters(), CPU, max_length)
+            classify_review("", classifier(), Letters(PAD), CPU, max_length)
 
     @pytest.mark.parametrize("max_length", [0, -3])
     def test_max_length(self, max_length):
         with pytest.raises(ValueError, match=f"max_length={max_length} must be at least 1"):
-            classify_review("hello", classifier(), Letters(), CPU, max_length)
+            classify_review("hello", classifier(), Letters(PAD), CPU, max_length)
 
     def test_without_dropout(self):
         model = classifier(drop_rate=0.9)
         model.train()
-        assert len({classify_review("hello", model, Letters(), CPU) for _ in range(12)}) == 1
+        assert len({classify_review("hello", model, Letters(PAD), CPU) for _ in range(12)}) == 1
 
 
 def test_plot_values():

@@ -507,6 +507,8 @@ class TestRealServer:
     def start(self, tmp_path):
         for name in ("fastapi", "uvicorn", "openai"):
             pytest.importorskip(name)
+        if Version(version("transformers")) < Version("5.5"):
+            pytest.skip("this release's server takes no model on its command line")
         model, cfg = export(tmp_path / "course-model")
         with socket.create_server(("127.0.0.1", 0)) as free:
             address = f"http://127.0.0.1:{free.getsockname()[1]}"

@@ -22,9 +22,9 @@ from helpers import (
     to_bfloat16,
     training_steps,
 )
-from helpers.checkpoints import load_saved_gpt
+from helpers.checkpoints import load_model, load_saved_gpt
 from helpers.speed.weight_formats import BFloat16Linear, Int8Linear, PackedLinear
-from tests.tiny import CPU, lively_model, loader, tiny_model, windows
+from tests.tiny import CPU, TINY, lively_model, loader, tiny_model, windows
 
 KINDS = pytest.mark.parametrize("kind", [BFloat16Linear, Int8Linear])
 BOTH = pytest.mark.parametrize("smaller", [to_bfloat16, quantize_int8])
@@ -32,7 +32,9 @@ PIECE = Int8Linear.piece
 
 
 def size(model):
-    return sum(t.numel() * t.element_size() for name, t in model.state_dict().items() if "mask" not in name)
+    """Bytes that the model's parameters and stored buffers take in memory."""
+    lasting = [b for m in model.modules() for n, b in m._buffers.items() if n not in m._non_persistent_buffers_set]
+    return sum(part.numel() * part.element_size() for part in [*model.parameters(), *lasting])
 
 
 def matrix(layer):
@@ -229,3 +231,44 @@ def test_where_pytorch_lacks_its_private_operators():
     assert done.stdout.startswith(
         "weights in 8 bits need torch.ops.quantized.embedding_bag_byte_prepack, which PyTorch"
     )
+
+
+@BOTH
+def test_saved_weights_load_into_a_plain_model(smaller, tmp_path):
+    """What is saved are the rounded weights in the usual form."""
+    model, ids = smaller(lively_model(2)), windows(2)[0]
+    save_model(model, tmp_path / "model.safetensors")
+    plain, cfg = load_saved_gpt(tmp_path / "model.safetensors")
+    assert cfg == TINY and type(plain.out_head) is torch.nn.Linear
+    with torch.no_grad():
+        assert (plain(ids) - model(ids).float()).norm() < 0.03 * plain(ids).norm()
+    with pytest.raises(ValueError, match="is in another format here: load into a plain model, and convert that"):
+        load_model(model, tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("convert", [quantize_int8, to_bfloat16, pack_weights])
+def test_models_of_other_types(convert, dtype):
+    model, ids = convert(lively_model(2).to(dtype)), windows(1, 4)[0]
+    expected = lively_model(2)(ids)
+    with torch.no_grad():
+        assert (model(ids).float() - expected).norm() < 0.05 * expected.norm()
+    assert generate(model, ids, 5, 16).shape == (1, 9)
+
+
+class Clipped(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(x).clamp(-0.1, 0.1)
+
+
+@pytest.mark.parametrize("convert", [quantize_int8, to_bfloat16, pack_weights])
+def test_a_layer_of_your_own_stays(convert):
+    model = lively_model(2)
+    model.trf_blocks[0].att.W_query.__class__ = Clipped
+    model.trf_blocks[1].att.W_query.register_forward_hook(lambda module, args, out: 0.5 * out)
+    expected, ids = copy.deepcopy(model), windows(1, 8)[0]
+    model = convert(model)
+    assert type(model.trf_blocks[0].att.W_query) is Clipped
+    assert type(model.trf_blocks[1].att.W_query) is torch.nn.Linear
+    with torch.no_grad():
+        assert (model(ids).float() - expected(ids)).norm() < 0.05 * expected(ids).norm()

@@ -71,6 +71,7 @@ class TestProfiles:
 
 def pretend(monkeypatch, cuda, mps):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2 if cuda else 0)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
 
 
@@ -88,6 +89,9 @@ class TestDevice:
         assert get_device("cpu") == torch.device("cpu")
         assert get_device("mps") == torch.device("mps")
         assert get_device("cuda:1") == torch.device("cuda", 1)
+        for wrong in ("cuda:7", "cuda:2", "cuda:x", "cuda:", "cuda:-1", "cpu:x", "cpu:3", "mps:1", "gpu"):
+            with pytest.raises(ValueError, match=f"device '{wrong}' is not available; this machine has cpu, cuda, mps"):
+                get_device(wrong)
 
     def test_environment(self, monkeypatch):
         pretend(monkeypatch, cuda=True, mps=False)

@@ -54,6 +54,7 @@ PEAK_RATES = (0.02, 3e-3)  # learning rates of Muon and AdamW
 WARM_UP = 100  # updates in which the learning rates rise from zero
 EXACT_FROM = 0.9  # part of a decay after which the softmax is exact
 EVALUATED = 8  # windows of each held-out text that are evaluated during a run
+SAMPLE_TOKENS = 120  # length of a sample
 
 
 def tied_model(cfg: dict[str, Any]) -> GPTModel:
@@ -83,8 +84,9 @@ def with_other_table(model: GPTModel, table: torch.Tensor) -> GPTModel:
 def with_classes(full: GPTModel, classes: Classes) -> GPTModel:
     """A model of classes from one of the whole vocabulary: a class's row is the mean of its tokens' rows."""
     of_token, rows = torch.from_numpy(classes.of_token), full.tok_emb.weight.detach()
-    sums = rows.new_zeros(classes.count, rows.shape[1]).index_add_(0, of_token, rows)
-    return with_other_table(full, sums / torch.bincount(of_token, minlength=classes.count).clamp(min=1)[:, None])
+    sums = torch.zeros(classes.count, rows.shape[1], dtype=torch.float64).index_add_(0, of_token, rows.double())
+    sizes = torch.bincount(of_token, minlength=classes.count).clamp(min=1)
+    return with_other_table(full, (sums / sizes[:, None]).float())
 
 
 def with_all_tokens(model: GPTModel, classes: Classes) -> GPTModel:
@@ -184,8 +186,18 @@ class Run:
             raise ValueError(f"{self.options.start} has {cfg['vocab_size']} tokens; GPT-2's {VOCABULARY} are expected")
         return with_classes(full, self.classes)
 
-    def go(self, updates: int, scale: Callable[[int], float], target: Path, exact_from: float, **extra: Any) -> None:
-        """Make so many updates, number `step` at `scale(step)` of the peak rates, and save to `target` on the way."""
+    def go(
+        self,
+        updates: int,
+        scale: Callable[[int], float],
+        target: Path,
+        exact_from: float = math.inf,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Make so many updates, number `step` at `scale(step)` of the peak rates, and save to `target` on the way.
+
+        The softmax is exact from update `exact_from` on. `extra` is kept in the checkpoint.
+        """
         options, first = self.options, self.progress.step
         last, context = first + updates, len(self.model.pos_emb.weight)
         windows = DrawnWindows(self.sources, options.mix, options.batch, context, self.seed, range(first, last))
@@ -214,14 +226,14 @@ class Run:
         for progress, _ in steps:
             loss.exact = options.exact or progress.step >= exact_from
             if progress.step % options.save_every == 0 or progress.step == last:
-                extra |= {"seed": self.seed, "classes": self.classes.checksum}
-                save_checkpoint(target, self.model, self.optimizer, progress, **extra)
+                kept = {"seed": self.seed, "classes": self.classes.checksum, **(extra or {})}
+                save_checkpoint(target, self.model, self.optimizer, progress, **kept)
 
 
 def train(options: argparse.Namespace) -> None:
     """Prolong a run at a constant learning rate, or begin it."""
     run = Run(options, options.checkpoint)
-    run.go(options.updates, lambda step: 1.0, options.checkpoint, exact_from=math.inf)
+    run.go(options.updates, lambda step: 1.0, options.checkpoint)
     describe(with_all_tokens(run.model, run.classes), run.held_out, run.device)
 
 
@@ -235,7 +247,7 @@ def decay(options: argparse.Namespace) -> None:
     last = begun + options.updates
     if run.progress.step < last:  # else the model's file is all that is missing
         exact_from = begun + EXACT_FROM * options.updates
-        run.go(last - run.progress.step, lambda step: (last - step) / options.updates, own, exact_from, **extra)
+        run.go(last - run.progress.step, lambda step: (last - step) / options.updates, own, exact_from, extra)
     model = with_all_tokens(run.model, run.classes)
     save_course_model(model, options.model)
     own.unlink(missing_ok=True)
@@ -245,7 +257,7 @@ def decay(options: argparse.Namespace) -> None:
 def describe(model: GPTModel, held_out: Mapping[str, np.ndarray], device: torch.device) -> None:
     """Print the perplexity of the first windows of each held-out text, and two samples."""
     print_perplexities(model, held_out, device, EVALUATED)
-    print_samples(model.cpu(), "Once upon a time", 2)
+    print_samples(model.cpu(), "Once upon a time", 2, 0.7, SAMPLE_TOKENS)
 
 
 @torch.no_grad()
@@ -272,7 +284,7 @@ def print_perplexities(model, texts, device: torch.device, limit: int | None) ->
         print(f"perplexity {perplexity:8.2f}  {name}", flush=True)
 
 
-def print_samples(model: GPTModel, prompt: str, count: int, temperature: float = 0.7, tokens: int = 120) -> None:
+def print_samples(model: GPTModel, prompt: str, count: int, temperature: float, tokens: int) -> None:
     """Print continuations of a prompt, with the seeds 1 to `count`."""
     tokenizer, context = get_tokenizer("gpt2"), len(model.pos_emb.weight)
     ids, options = torch.tensor([tokenizer.encode(prompt)]), {"temperature": temperature, "eos_id": END_OF_TEXT}
@@ -329,7 +341,7 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
     add["sample"]("--prompt", default="Once upon a time")
     add["sample"]("--count", type=at_least_one, default=20)
     add["sample"]("--temperature", type=float, default=0.7)
-    add["sample"]("--tokens", type=at_least_one, default=120, help="length of a sample")
+    add["sample"]("--tokens", type=at_least_one, default=SAMPLE_TOKENS, help="length of a sample")
     return parser.parse_args(arguments)
 
 

@@ -23,10 +23,25 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..gpt import GPTModel
-from .parts import register_linear
+from .parts import is_unchanged, register_linear
 
 
-class ColumnLinear(nn.Module):
+class OtherFormat(nn.Module):
+    """What the layers here share: they save their weights in the usual form, and cannot load others."""
+
+    def plain_weight(self) -> torch.Tensor:
+        """The weights as `nn.Linear` has them, (d_out, d_in)."""
+        raise NotImplementedError
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}weight"] = self.plain_weight()
+
+    def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, unexpected, errors) -> None:
+        errors.append(f"{prefix}weight is in another format here: load into a plain model, and convert that")
+
+
+class ColumnLinear(OtherFormat):
     """A linear layer that keeps its matrix column by column. (..., d_in) to (..., d_out), in `dtype`."""
 
     dtype: torch.dtype
@@ -58,6 +73,10 @@ class ColumnLinear(nn.Module):
         out = out.transpose(0, 1).reshape(count, -1)[:, : self.d_out]
         out = out if self.bias is None else out + self.bias
         return out.reshape(*x.shape[:-1], self.d_out)
+
+    def plain_weight(self) -> torch.Tensor:
+        columns = self.unpack(self.weight).view(self.blocks, self.d_in, -1)  # (blocks, d_in, width)
+        return columns.transpose(1, 2).reshape(-1, self.d_in)[: self.d_out].clone()
 
 
 class BFloat16Linear(ColumnLinear):
@@ -97,10 +116,10 @@ def _quantized(name: str) -> Callable[..., torch.Tensor]:
         raise NotImplementedError(message) from None
 
 
-class PackedLinear(nn.Module):
+class PackedLinear(OtherFormat):
     """A linear layer whose weights lie in oneDNN's order. (..., d_in) to (..., d_out), both float32.
 
-    It saves, copies and pickles its weights in their usual order, and cannot load others.
+    Copies and pickles hold the weights in their usual order.
     """
 
     def __init__(self, linear: nn.Linear):
@@ -115,9 +134,8 @@ class PackedLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
 
-    def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[f"{prefix}weight"] = self.packed.to_dense()
+    def plain_weight(self) -> torch.Tensor:
+        return self.packed.to_dense()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "packed": self.packed.to_dense()}
@@ -131,9 +149,10 @@ for _kind in (BFloat16Linear, Int8Linear, PackedLinear):
 
 
 def _exchange(model: GPTModel, kind: type[nn.Module]) -> GPTModel:
+    """Convert the layers that are exactly `nn.Linear` and unchanged; any other computes as it did."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, nn.Linear):
+            if type(child) is nn.Linear and is_unchanged(child):
                 setattr(module, name, kind(child))
     return model.eval()
 
@@ -141,9 +160,10 @@ def _exchange(model: GPTModel, kind: type[nn.Module]) -> GPTModel:
 def quantize_int8(model: GPTModel) -> GPTModel:
     """Turn a model's linear layers into `Int8Linear`, in place; for generation only, on a CPU and in float32.
 
-    Raises NotImplementedError where PyTorch comes without the operators for 8 bits.
+    Subclasses of `nn.Linear` and layers with hooks stay as they are. The model saves its rounded weights in the usual
+    form, which a plain model loads. Raises NotImplementedError where PyTorch comes without the operators for 8 bits.
     """
-    return _exchange(model, Int8Linear)
+    return _exchange(model.float(), Int8Linear)
 
 
 def to_bfloat16(model: GPTModel) -> GPTModel:
@@ -159,4 +179,6 @@ def pack_weights(model: GPTModel) -> GPTModel:
     private operators that pack weights and use them, nothing is packed.
     """
     operators = all(hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise"))
-    return _exchange(model, PackedLinear) if torch.backends.mkldnn.is_available() and operators else model.eval()
+    if not (torch.backends.mkldnn.is_available() and operators):
+        return model.eval()
+    return _exchange(model.float(), PackedLinear)

@@ -72,8 +72,7 @@ def exercise_1_2(answer: Callable[[list[str], int], list[tuple[list[str], str]]]
         count = max(len(tokens) - 1, 0)
         expect(
             all(context for context, _ in pairs),
-            where
-            + "one of your contexts is empty. Without a context nothing can be predicted: the first token has no pair.",
+            where + "one of your contexts is empty. The first token has none before it, so it has no pair.",
         )
         expect(
             len(pairs) == count,

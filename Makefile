@@ -17,7 +17,7 @@ OFFLINE := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.Ne
 CHAT_FLAGS := $(if $(or $(DISPLAY),$(WAYLAND_DISPLAY),$(filter Darwin,$(shell uname -s))),,--no-browser)
 LAB_FLAGS := $(if $(filter 0,$(shell id -u)),--allow-root) $(CHAT_FLAGS)
 
-.PHONY: lab test chat lint refresh bench links clean help
+.PHONY: lab test check chat lint refresh bench links clean help
 
 lab: $(STAMP)  ## open the course in JupyterLab
 	$(BIN)/jupyter lab $(LAB_FLAGS) $(OFFLINE) --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
@@ -25,6 +25,9 @@ lab: $(STAMP)  ## open the course in JupyterLab
 # Files run side by side, one worker per core (see conftest.py); ARGS="-n 0" runs them in one process.
 test: $(STAMP)  ## run every check; arguments for pytest in ARGS
 	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder $(ARGS)
+
+check: $(STAMP)  ## is this machine ready, and how long does each notebook take
+	$(BIN)/python setup_check.py
 
 chat: $(STAMP)  ## a page to write with the course model; other models: make chat CHAT_ARGS="--model my_model.safetensors"
 	$(BIN)/python -m helpers.apps.chat_page $(CHAT_FLAGS) $(CHAT_ARGS)
@@ -40,7 +43,7 @@ refresh: $(STAMP)  ## execute notebooks in place: make refresh, or make refresh 
 bench: $(STAMP)  ## measure speed and memory beside transformers; writes benchmarks/RESULTS.md (about 10 minutes)
 	$(BIN)/python -m benchmarks $(BENCH)
 
-links: $(STAMP)  ## stamp the repository named in pyproject.toml into the notebooks' badges and bootstrap cells
+links: $(STAMP)  ## stamp the repository named in pyproject.toml into the notebooks; write README's table of notebooks
 	$(BIN)/python -m tests.notebooks links
 
 # Only what tools made in the course's own folders: yours are left alone, and so is what JupyterLab kept of your notebooks.

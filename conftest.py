@@ -1,17 +1,42 @@
-"""What all tests share: how processes start, "The Verdict", and the order in which files run side by side."""
+"""What all tests share: one thread per process, how many processes and in which order, and "The Verdict"."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch reads it when it is imported; files run side by side instead
-os.environ.setdefault("TQDM_DISABLE", "1")  # tqdm reads it when it is imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported: files run side by side instead
+os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported
 
 pytest_plugins = ["tests.nbval_numbers"]
+
+ROOT = Path(__file__).parent
+GIB_PER_WORKER = 3  # the most that a worker and its kernel held at a time (training GPT-2 124M): 3.3 GiB
+
+# Test files that take longer than 8 seconds. One that is missing here costs time at the end of a run, nothing else.
+LONG = "distributed browser published_numbers benchmarks book_profile make_course_model nbval_numbers pretrained judges"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """For `-n auto`: a worker per core that this process may use, as far as the memory reaches."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**40
+    return max(1, min(cores, round(memory / 2**30 / GIB_PER_WORKER)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that no worker is left alone with one of them at the end."""
+    from helpers.course.chapters import NOTEBOOKS
+
+    seconds = {Path(notebook.file).name: notebook.seconds[0] for notebook in NOTEBOOKS}
+    seconds |= {f"test_{name}.py": 30 for name in LONG.split()}
+    items.sort(key=lambda item: -seconds.get(item.path.name, 0))
 
 
 @pytest.fixture(scope="session")
 def the_verdict() -> str:
-    """ "The Verdict" by Edith Wharton (1908), the text of the book's chapters 2 and 5 and its appendix D."""
-    return (Path(__file__).parent / "tests" / "fixtures" / "the-verdict.txt").read_text(encoding="utf-8")
+    """The text of the book's chapters 2 and 5 and of its appendix D."""
+    return (ROOT / "tests" / "fixtures" / "the-verdict.txt").read_text(encoding="utf-8")

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.make.course_model import VOCABULARY, read_tokens
+from helpers.make.corpus_tokens import read_tokens
+from helpers.make.course_model import VOCABULARY
 
 ORDER, DISCOUNT = 5, 0.75
 
@@ -89,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tokens", type=Path)
     training, held_out = read_tokens(parser.parse_args().tokens)
-    orders = train(training)
+    orders = train(np.concatenate(list(training.values())))
     print(json.dumps({name: round(perplexity(orders, ids), 1) for name, ids in held_out.items()}, indent=1))
 
 

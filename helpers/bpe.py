@@ -105,7 +105,7 @@ class BPETokenizer:
         self.ranks = {}
         for left, right in merges:
             if not (0 <= min(left, right) <= max(left, right) < len(self.tokens)) or (left, right) in self.ranks:
-                raise ValueError(f"merge {(left, right)} comes twice or joins a token that is not there yet")
+                raise ValueError(f"merge {(left, right)} comes twice or joins a token that does not exist yet")
             self.ranks[left, right] = len(self.tokens)
             self.tokens.append(self.tokens[left] + self.tokens[right])
         self.special_tokens = {token: len(self.tokens) + number for number, token in enumerate(special_tokens)}

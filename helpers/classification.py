@@ -33,7 +33,7 @@ def create_balanced_dataset(df: pd.DataFrame) -> pd.DataFrame:
     if there is no spam or less ham than spam.
     """
     if not {"Label", "Text"} <= set(df.columns):
-        raise ValueError(f"df has the columns {list(df.columns)}; Label and Text are wanted")
+        raise ValueError(f"df has the columns {list(df.columns)}; Label and Text are expected")
     if not df["Label"].isin(["ham", "spam"]).all():
         raise ValueError("df has labels other than ham and spam")
     ham, spam = df[df["Label"] == "ham"], df[df["Label"] == "spam"]
@@ -89,7 +89,7 @@ class SpamDataset(Dataset):
     `csv_file` has the columns Label (0 or 1) and Text. Longer messages are cut off, shorter ones filled up with
     `pad_token_id`; without `max_length`, the longest message decides. Each item is (ids, label): int64 (T,) and ().
 
-    Raises ValueError if the columns are not there, if there is no row, for another label, and for an empty text.
+    Raises ValueError as `read_messages`, and for a `max_length` below 1.
     """
 
     @guard(_check_max_length)
@@ -110,7 +110,7 @@ class SpamDataset(Dataset):
 def last_real_token(input_batch: torch.Tensor, pad_token_id: int = 50256) -> torch.Tensor:
     """The position of each row's last token that is not padding: int64 (B, T) to (B,); 0 if all is padding.
 
-    Beyond the book. A causal model has seen the whole text there and none of the padding behind it.
+    Beyond the book. A causal model has seen the whole text there and none of the padding after it.
     """
     positions = torch.arange(input_batch.shape[1], device=input_batch.device)  # (T,)
     return (positions * (input_batch != pad_token_id)).amax(dim=1)

@@ -11,10 +11,10 @@ from .tokenizers import get_tokenizer, takes_tokenizer
 
 
 class GPTDatasetV1(Dataset):
-    """Pairs of (input, target) windows over one text; the target is the input moved on by one token.
+    """Pairs of (input, target) windows over one text; the target is the input shifted by one token.
 
     Windows are `max_length` tokens long and start every `stride` tokens. All of them are views into one tensor of
-    token ids, so a dataset costs 8 bytes a token whatever the stride. Item i is a pair of int64 tensors, each
+    token ids, so a dataset takes 8 bytes per token, whatever the stride. Item i is a pair of int64 tensors, each
     (max_length,). A last window that would run past the end is left out.
 
     Raises ValueError if `max_length` or `stride` is below 1, or if the text is too short for a single window.

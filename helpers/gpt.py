@@ -131,7 +131,7 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention, then feed-forward, each behind a LayerNorm and with a shortcut around it (section 4.5).
+    """Attention, then feed-forward, each after a LayerNorm and with a shortcut around it (section 4.5).
 
     (B, T, C) to (B, T, C). LayerNorm comes first in each half ("pre-LayerNorm"), as in GPT-2.
     """

@@ -142,7 +142,7 @@ def custom_collate_fn(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Lists of token ids as inputs and targets, both int64 (B, T), T as long as the longest list (section 7.3).
 
-    Targets are the inputs moved on by one, with `pad_token_id` once as the end of the text; behind it stands
+    Targets are the inputs shifted by one, with `pad_token_id` once as the end of the text; the rest of a row is
     `ignore_index`, which the loss leaves out. Longer rows are cut to `allowed_max_length` tokens. Raises ValueError
     for no list, an empty one, or an `allowed_max_length` below 1.
     """

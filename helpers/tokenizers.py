@@ -84,7 +84,7 @@ def get_tokenizer(name: str = "gpt2") -> tiktoken.Encoding:
 
 
 class AnyTokenizer:
-    """A tokenizer of any kind behind the calls that the course makes: tiktoken's, chapter 2's, Hugging Face's, yours.
+    """A tokenizer of any kind (tiktoken's, chapter 2's, Hugging Face's, yours), called in one way.
 
     `encode` reads special tokens as the letters that they are written with, unless `allowed_special` names them.
     `decode` shows ids that the tokenizer does not know, such as those that fill up a vocabulary of 50,304, as U+FFFD.

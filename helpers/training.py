@@ -178,7 +178,7 @@ def _check_steps(model, train_loader, optimizer, num_epochs, progress: Progress,
         was = f" of {progress.batches_per_epoch}" if progress.batches_per_epoch else ""
         raise ValueError(
             f"progress stands after batch {progress.batch}{was} of its epoch, and train_loader has {len(train_loader)} "
-            "batches: go on with the same data and batch size, or begin the epoch anew with progress.batch = 0"
+            "batches: go on with the same data and batch size, or begin the epoch again with progress.batch = 0"
         )
 
 
@@ -289,7 +289,7 @@ def evaluated_steps(
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let Ctrl-C, or the notebook's stop button, end a `with` block early and in order instead of by an error."""
+    """Let Ctrl-C, or the notebook's stop button, end a `with` block early, without an error."""
     try:
         yield
     except KeyboardInterrupt:

@@ -32,12 +32,15 @@ RTOL, ATOL = 1e-3, 1e-4
 _USUAL = {"rtol": RTOL, "atol": ATOL, "share": 0.0}
 
 # What a measurement looks like, in cells tagged `nbval-machine`: a version, a number with a unit of time or memory, a
-# ratio such as "3.2 times".
+# ratio such as "3.2 times". Spaces around it are its padding in a column.
 _MACHINE = [
-    (re.compile(r"\b\d+(?:\.\d+){2,}[\w.+-]*|\b\d+\.\d+(?:rc|a|b|\.dev|\.post|\+)\w+"), "<version>"),
-    (re.compile(r"(?<![\w.])[\d,]*\d(?:\.\d+)?\s?(?:ns|[µu]s|ms|s|min|seconds?|minutes?)\b"), "<time>"),
-    (re.compile(r"(?<![\w.])[\d,]*\d(?:\.\d+)?\s?(?:[kKMGT]i?B|bytes)\b"), "<memory>"),
-    (re.compile(r"(?<![\w.])[\d,]*\d(?:\.\d+)?\stimes\b"), "<ratio>"),
+    (re.compile(f" *(?:{pattern}) *"), f" {name} ")
+    for pattern, name in (
+        (r"\b\d+(?:\.\d+){2,}[\w.+-]*|\b\d+\.\d+(?:rc|a|b|\.dev|\.post|\+)\w+", "<version>"),
+        (r"(?<![\w.])[\d,]*\d(?:\.\d+)?\s?(?:ns|[µu]s|ms|s|min|seconds?|minutes?)\b", "<time>"),
+        (r"(?<![\w.])[\d,]*\d(?:\.\d+)?\s?(?:[kKMGT]i?B|bytes)\b", "<memory>"),
+        (r"(?<![\w.])[\d,]*\d(?:\.\d+)?\stimes\b", "<ratio>"),
+    )
 ]
 
 # A number with a point or an exponent, nan or inf. Digits inside words (W_query2), versions (2.13.0) and everything

@@ -243,9 +243,9 @@ class TestTokenizer:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"merges": [(97, 256)]}, "not there yet"),
+            ({"merges": [(97, 256)]}, "does not exist yet"),
             ({"merges": [(97, 98), (97, 98)]}, "comes twice"),
-            ({"merges": [(-1, 98)]}, "not there yet"),
+            ({"merges": [(-1, 98)]}, "does not exist yet"),
             ({"merges": [], "special_tokens": ["x", "x"]}, "must be different"),
             ({"merges": [], "special_tokens": [""]}, "not empty"),
             ({"merges": [], "byte_order": range(255)}, "each of the 256 bytes"),

@@ -318,7 +318,7 @@ def test_quizzes_explain_every_option(notebook):
     assert grader(*right).title == f"Self-test {title.upper() if len(title) == 1 else title}"
     assert grader(*[f" {letter.upper()} " for letter in right]).passed is True
     for place, question in enumerate(questions):
-        assert len(question.options) >= 3 and list(question.options) == sorted(question.options)
+        assert len(question.options) >= 3 and "".join(question.options) == "abcdef"[: len(question.options)]
         for letter, why in question.options.items():
             assert len(why) > 30 and len(why.split()) >= 8
             good = letter == question.right

@@ -70,7 +70,7 @@ class TestData:
         ("df", "message"),
         [
             (messages().rename(columns={"Text": "Message"}), r"columns \['Label', 'Message'\]; Label and Text"),
-            (pd.DataFrame(), "Label and Text are wanted"),
+            (pd.DataFrame(), "Label and Text are expected"),
             (messages().replace("spam", "Spam"), "labels other than ham and spam"),
             (messages().assign(Label=1), "labels other than ham and spam"),
             (messages(spam=0), "10 ham and 0 spam"),

@@ -355,7 +355,7 @@ class TestLaunch:
         ("arguments", "port", "error", "message"),
         [
             (("helpers.apps.train_distributed", 0), None, ValueError, "processes=0 must be at least 1"),
-            (("nowhere/script.py", 2), None, FileNotFoundError, "nowhere/script.py is not there"),
+            (("nowhere/script.py", 2), None, FileNotFoundError, "nowhere/script.py does not exist"),
             (("json", 2), 70000, ValueError, "port=70000 must be from 1 to 65535"),
         ],
     )

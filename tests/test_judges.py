@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 import urllib.request
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
+from packaging.version import Version
 
 from helpers import generate, get_tokenizer, judges, load_course_model, model_client, query_model, save_gpt2
 from helpers.judges import exact_match, generate_model_scores, rouge_l, token_f1

@@ -32,12 +32,12 @@ CLASSES, WIDTH = 60, 16
 EXACT = {"rtol": 1e-4, "atol": 1e-6}  # for products in float32
 
 
-def loss_case(rows=25, scale=1.0, seed=1):
-    """Hidden states, a table of classes, and targets. Large hidden states that point at their targets: small losses."""
+def loss_case(rows=25, scale=0.0, seed=1):
+    """Hidden states, a table of classes, and targets. `scale` says how far a hidden state points at its target."""
     generator = torch.Generator().manual_seed(seed)
-    table = torch.randn(CLASSES, WIDTH, generator=generator)
+    table = 4 * F.normalize(torch.randn(CLASSES, WIDTH, generator=generator), dim=-1)
     targets = torch.randint(0, CLASSES, (rows,), generator=generator)
-    hidden = torch.randn(rows, WIDTH, generator=generator) + (scale - 1) * F.normalize(table[targets], dim=-1)
+    hidden = 0.5 * torch.randn(rows, WIDTH, generator=generator) + scale * table[targets]
     return hidden.requires_grad_(), table.requires_grad_(), targets
 
 
@@ -74,8 +74,7 @@ class TestExactLoss:
         case = loss_case(rows)
         assert_close(softmax_loss(*case, chunk=chunk), reference(*case), **EXACT)
 
-    @pytest.mark.parametrize("columns", [3, 40])
-    def test_tiles_smaller_than_a_chunk(self, monkeypatch, columns):
+    def test_tiles_smaller_than_a_chunk(self):
         """More rows than have their logits in the cache at once."""
         case = loss_case(5000)
         hidden, table, targets = case
@@ -83,20 +82,25 @@ class TestExactLoss:
         expected = loss.detach(), *torch.autograd.grad(loss, (hidden, table))
         assert_close(softmax_loss(*case, chunk=5000), expected, **EXACT)
 
-    @pytest.mark.parametrize("scale", [2, 4, 6, 8, 12])
-    def test_small_losses(self, scale):
-        """Down to 1e-6, where 1 - p is lost in bfloat16 and all but lost in float32."""
+    @pytest.mark.parametrize(
+        ("scale", "smaller_than"), [(0, 10), (0.5, 1), (1, 0.01), (1.5, 1e-3), (2, 1e-4), (3, 1e-6)]
+    )
+    def test_small_losses(self, scale, smaller_than):
+        """Down to where 1 - p is lost in float32. What remains in bfloat16 is the rounding of the products."""
         case = loss_case(scale=scale)
-        hidden, table, targets = (tensor.detach().double() for tensor in case)
-        loss = F.cross_entropy(hidden.requires_grad_() @ table.requires_grad_().T, targets.long())
+        hidden, table, targets = case[0].detach().double(), case[1].detach().double(), case[2]
+        logits = hidden.requires_grad_() @ table.requires_grad_().T
+        loss = F.cross_entropy(logits, targets)
+        assert loss < smaller_than
         expected = [loss.detach(), *torch.autograd.grad(loss, (hidden, table))]
         for found, right in zip(softmax_loss(*case), expected, strict=True):
             assert relative_error(found, right) < 1e-4
+        rounding = logits.abs().max().item() * 2**-9  # of a logit in bfloat16
+        products = hidden.bfloat16() @ table.bfloat16().T
+        rounded = F.cross_entropy(products.double(), targets)
+        assert softmax_loss(*case, dtype=torch.bfloat16)[0].item() == pytest.approx(rounded.item(), rel=1e-3)
         for found, right in zip(softmax_loss(*case, dtype=torch.bfloat16), expected, strict=True):
-            assert relative_error(found, right) < 0.04
-
-    def test_the_cases_are_small(self):
-        assert [reference(*loss_case(scale=scale))[0] < most for scale, most in SMALL] == [True] * len(SMALL)
+            assert relative_error(found, right) < 0.01 + 2 * rounding
 
     def test_a_large_loss(self):
         """A target with a probability far below the smallest float."""
@@ -129,7 +133,7 @@ class TestEstimatedLoss:
         found = softmax_loss(*case, columns, torch.zeros(CLASSES), exact, chunk)
         assert_close(found, reference(*case), **EXACT)
 
-    @pytest.mark.parametrize("scale", [1, 6, 12])
+    @pytest.mark.parametrize("scale", [0, 1, 2])
     @pytest.mark.parametrize("drawn", [1, 10, 30])
     def test_against_the_definition(self, scale, drawn):
         case = loss_case(scale=scale)
@@ -143,7 +147,7 @@ class TestEstimatedLoss:
         for found, right in zip(softmax_loss(*case, columns, log_weight, 20, 8), expected, strict=True):
             assert relative_error(found, right) < 1e-3
         found = softmax_loss(*case, columns, log_weight, 20, 8, torch.bfloat16)
-        assert max(map(relative_error, found, expected)) < 0.04
+        assert max(map(relative_error, found, expected)) < 0.15
 
 
 WORDS = ["".join((a, b, c, d)) for a in "bdfgklmnpr" for b in "aeiou" for c in "lmnrst" for d in ("", "y")]
@@ -308,6 +312,7 @@ class TestClassLoss:
 
     def test_estimates_are_right_on_average(self, tokens):
         classes, model, ids = self.case(tokens)
+        classes.unseen = 20  # so that they are not most of the probability
         ids = torch.from_numpy(classes.of_token)[ids]
         results = {}
         for exact in (True, False):
@@ -395,7 +400,7 @@ class TestRuns:
         loaded, cfg = load_course_model(model)
         assert cfg == {**course_model.CONFIG, "n_layers": 2, "emb_dim": 16, "n_heads": 2, "context_length": 16}
         held_out = read_tokens(tokens)[1]
-        found = course_model.perplexities(loaded, held_out, CPU)
+        found = course_model.perplexities(loaded, held_out, CPU, 20)
         assert set(found) == set(held_out)
         assert max(found.values()) < 150 < len(set(held_out[HELD_OUT[0]].tolist())) < VOCABULARY  # a uniform guess
 
@@ -468,7 +473,8 @@ class TestRuns:
         command("decay", tokens, tmp_path / "run.pt", tmp_path / "model", *options)
         held_out = read_tokens(tokens)[1]
         before, after = (
-            course_model.perplexities(load_course_model(path)[0], held_out, CPU) for path in (model, tmp_path / "model")
+            course_model.perplexities(load_course_model(path)[0], held_out, CPU, 20)
+            for path in (model, tmp_path / "model")
         )
         assert after == pytest.approx(before, rel=1e-3)
 

@@ -155,6 +155,9 @@ def test_tags():
     assert outputs_problem([stream(machine)], [stream(other)])
     assert outputs_problem([stream(machine)], [stream(other)], ["nbval-machine"]) is None
     assert outputs_problem([stream(machine.replace("3 l", "4 l"))], [stream(other)], ["nbval-machine"])
+    column = [stream("plain      9.8 ms\ncached  1,250 ms |"), stream("plain    12.3 ms \ncached     9 ms   |")]
+    assert outputs_problem(column[:1], column[1:])
+    assert outputs_problem(column[:1], column[1:], ["nbval-machine"]) is None
 
 
 def test_a_share_of_the_words():
@@ -345,7 +348,7 @@ def results(tmp_path_factory):
     nb = nbformat.read(good, as_version=4)
     spoil(dict(zip(CELLS, nb.cells, strict=True)))
     nbformat.write(nb, bad)
-    environment.setenv("OMP_NUM_THREADS", "1")
+    environment.setenv("OMP_NUM_THREADS", "7")
     environment.setenv("COURSE_PROFILE", "book")
     command = [sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-current-env", "--junitxml=report.xml"]
     command += ["-p", "tests.nbval_numbers", "-p", "no:cacheprovider", "--basetemp=made", "--rootdir=.", "."]
@@ -405,7 +408,7 @@ def test_kernels_get_a_fixed_environment(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.setenv("COURSE_DATA_DIR", "somewhere")
     with kernel_environment():
-        assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == "2"
+        assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == "1"
         assert "COURSE_DATA_DIR" not in os.environ and "COURSE_PROFILE" not in os.environ
     assert os.environ["OMP_NUM_THREADS"] == "7" and os.environ["COURSE_DATA_DIR"] == "somewhere"
 

@@ -28,7 +28,7 @@ def lively_model(seed=1, tied=False, **changes):
 
 
 def windows(rows, tokens=8, seed=0, vocabulary=97):
-    """Random windows: int64 inputs and targets (rows, tokens), the targets moved on by one."""
+    """Random windows: int64 inputs and targets (rows, tokens), the targets shifted by one."""
     ids = torch.randint(0, vocabulary, (rows, tokens + 1), generator=torch.Generator().manual_seed(seed))
     return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
 

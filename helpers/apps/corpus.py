@@ -5,7 +5,7 @@
 All .txt files of the folder and the folders in it (UTF-8, in the order of their names) become GPT-2 tokens, 2 bytes
 each, with the end-of-text token after every file. FILE is FOLDER.tokens unless named. Beside it lies FILE.json, which
 says what the tokens were made from: when a text is added, removed or edited (size or time of change differ), the next
-use makes the file anew. Texts are read in pieces and ids are written as they come, so a corpus may be larger than
+use makes the file again. Texts are read in pieces and ids are written as they come, so a corpus may be larger than
 memory, and so may the file: the operating system reads from it what a window touches.
 """
 
@@ -30,7 +30,7 @@ _PIECE = 1 << 20  # characters that are tokenized at once
 
 
 class TokenWindows(Dataset):
-    """Windows of `length` tokens over a row of ids, one behind the other; the target is moved on by one token.
+    """Windows of `length` tokens over a row of ids, one after the other; the target is shifted by one token.
 
     Item i is a pair of int64 tensors, each (length,). Raises ValueError if there are too few ids for one window.
     """

@@ -29,11 +29,11 @@ def launch(
     timeout: float | None = None,
     capture: bool = True,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a module ("package.module") or a script (a path that ends in .py) as so many processes; waits for the end.
+    """Run a module ("package.module") or a script (a path that ends in .py) as `processes` processes, to their end.
 
     The result has `returncode`, 0 if all went well, and with `capture` what was printed: `stdout` and `stderr`. Without
     `port` a free one is found. Raises ValueError for a port that is taken or fewer than one process, FileNotFoundError
-    for a script that is not there, subprocess.TimeoutExpired after `timeout` seconds.
+    for a script that does not exist, subprocess.TimeoutExpired after `timeout` seconds.
     """
     if processes < 1:
         raise ValueError(f"processes={processes} must be at least 1")
@@ -55,7 +55,7 @@ def launch_command(program: str | Path, processes: int, *arguments: object, port
     """The command that `launch` runs."""
     module = not str(program).endswith(".py")
     if not module and not Path(program).is_file():
-        raise FileNotFoundError(f"{program} is not there")
+        raise FileNotFoundError(f"{program} does not exist")
     engine = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
     place = ["--master-addr", "127.0.0.1", "--master-port", str(port)]
     return [*engine, *place, *(["-m"] if module else []), str(program), *map(str, arguments)]

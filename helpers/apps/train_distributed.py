@@ -21,10 +21,10 @@ change entries of the configuration. `--bf16` computes in bfloat16 where the har
 again goes on from there; on CPUs, with as many processes, the losses are those of a run that never stopped, bit for
 bit. The file is a checkpoint as in chapter 5: `load_checkpoint("run.pt", model)` reads it into a GPTModel, and returns
 the losses of all updates among the extras. If one process dies, all end; `torch.distributed.run --max-restarts 3`
-starts them anew.
+starts them again.
 
 **GPUs.** Process 0 takes the first visible GPU, process 1 the second, and they talk through NCCL; on CPUs through gloo.
-CUDA_VISIBLE_DEVICES says which GPUs a program sees, and numbers those anew from 0: with CUDA_VISIBLE_DEVICES=2,3 and
+CUDA_VISIBLE_DEVICES says which GPUs a program sees, and numbers those from 0: with CUDA_VISIBLE_DEVICES=2,3 and
 `--nproc-per-node 2` the third and fourth GPU are used and called cuda:0 and cuda:1. COURSE_DEVICE=cpu uses none.
 
 **Models that do not fit.** `--fsdp` gives each process only a part of the weights, gradients and optimizer states; each

@@ -1,4 +1,4 @@
-"""Train the course model, on a laptop's CPU over some nights or on a GPU in minutes:
+"""Train the course model, on a laptop's CPU in a few nights or on a GPU in minutes:
 
     python -m helpers.make.course_model prepare CORPUS_FOLDER MODERN_FOLDER tokens.npz
     python -m helpers.make.course_model train tokens.npz run.pt --updates 2000 \\
@@ -9,12 +9,14 @@
     python -m helpers.make.course_model sample course_model.safetensors --count 20
 
 `prepare` tokenizes the texts (see `helpers.make.corpus_tokens`). `train` goes on from run.pt if that exists; else it
-begins with random weights, or with a course model (`--start FILE`). It makes `--updates` more updates at a constant
-learning rate, so a run can always be prolonged. `decay` goes on from run.pt, which it leaves as it is, while the
-learning rate falls to zero, and writes the model. Both mix the sources by the weights given, and save as they go:
-`train` to run.pt, `decay` to a .decay.pt beside the model until that is written. After an interruption, the same
-`decay` goes on from the last save, and so does `train`, which then makes `--updates` more. On a CPU the result is that
-of a run that never stopped. On a GPU: `--device cuda --batch 512`. In a log file: TQDM_DISABLE=1, without the bar.
+begins with random weights, or with a course model (`--start FILE`). It makes `--updates` updates, counted from there,
+at a constant learning rate, so a run can always be prolonged. `decay` goes on from run.pt, which it leaves as it is,
+while the learning rate falls to zero, and writes the model. Both mix the sources by the weights given. On a GPU:
+`--device cuda --batch 512`. In a log file: TQDM_DISABLE=1, for no progress bar.
+
+Both save as they go: `train` to run.pt, `decay` to a .decay.pt beside the model until that is written. After an
+interruption, both go on from the last save: the same `decay` makes the updates that are missing, `train` as many as
+`--updates` says. On a CPU the result is that of a run that never stopped.
 
 Two things save time. Tokens that never occur in the training text share one class, which counts with the number of its
 members, so the probabilities are those of the full vocabulary. And the softmax is estimated: that class and the
@@ -238,7 +240,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def decay(options: argparse.Namespace) -> None:
-    """End a run: let the learning rate fall to zero in so many updates, and write the model."""
+    """End a run: let the learning rate fall to zero over `updates` updates, and write the model."""
     own = options.model.with_suffix(".decay.pt")
     begun = read_checkpoint(options.checkpoint)["progress"]["step"]
     extra = {"begun": begun, "updates": options.updates, "mix": options.mix}
@@ -256,7 +258,7 @@ def decay(options: argparse.Namespace) -> None:
 
 def describe(model: GPTModel, held_out: Mapping[str, np.ndarray], device: torch.device) -> None:
     """Print the perplexity of the first windows of each held-out text, and two samples."""
-    print_perplexities(model, held_out, device, EVALUATED)
+    perplexities(model, held_out, device, EVALUATED)
     print_samples(model.cpu(), "Once upon a time", 2, 0.7, SAMPLE_TOKENS)
 
 
@@ -264,24 +266,19 @@ def describe(model: GPTModel, held_out: Mapping[str, np.ndarray], device: torch.
 def perplexities(
     model: GPTModel, texts: Mapping[str, np.ndarray], device: torch.device, limit: int | None = None
 ) -> dict[str, float]:
-    """Perplexity of each text in the first `limit` windows (all, if None) of the context's length, in float32.
+    """Print and return the perplexity of each text, in float32, over its windows of the context's length.
 
-    A text that is shorter than a window is left out.
+    The windows do not overlap; only the first `limit` are read, if given. A text shorter than one is left out.
     """
     context, found = len(model.pos_emb.weight), {}
     fuse(model).to(device).eval()
     for name, text in texts.items():
-        losses = []
-        for ids in windows_in_order(text, context)[:limit].to(device):
-            losses.append(F.cross_entropy(model(ids[None, :-1])[0], ids[1:]).item())
+        windows = windows_in_order(text, context)[:limit].to(device)
+        losses = [F.cross_entropy(model(ids[None, :-1])[0], ids[1:]).item() for ids in windows]
         if losses:
             found[name] = math.exp(sum(losses) / len(losses))
+            print(f"perplexity {found[name]:8.2f}  {name}", flush=True)
     return found
-
-
-def print_perplexities(model, texts, device: torch.device, limit: int | None) -> None:
-    for name, perplexity in perplexities(model, texts, device, limit).items():
-        print(f"perplexity {perplexity:8.2f}  {name}", flush=True)
 
 
 def print_samples(model: GPTModel, prompt: str, count: int, temperature: float, tokens: int) -> None:
@@ -346,6 +343,7 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Run one of the commands; what can go wrong becomes a sentence and a non-zero status."""
     options = read_options(arguments)
     try:
         if options.command == "prepare":
@@ -356,14 +354,16 @@ def main(arguments: list[str] | None = None) -> None:
             decay(options)
         elif options.command == "evaluate":
             model, _ = load_course_model(options.model)
-            print_perplexities(model, read_tokens(options.tokens)[1], get_device(options.device), options.windows)
+            perplexities(model, read_tokens(options.tokens)[1], get_device(options.device), options.windows)
         else:
             model, _ = load_course_model(options.model)
             print_samples(model, options.prompt, options.count, options.temperature, options.tokens)
     except (ValueError, OSError, ArithmeticError, ImportError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted: the same command goes on from the last save")
 
 
 if __name__ == "__main__":
-    keep_freed_memory()  # otherwise half of the time goes into clearing memory that is freed and allocated again
+    keep_freed_memory()  # each update frees and allocates the same large blocks
     main()

@@ -1,4 +1,4 @@
-"""Makes the embedded instruction set from its seeds: `python -m helpers.make.instruction_set` writes its files anew.
+"""Makes the embedded instruction set from its seeds: `python -m helpers.make.instruction_set` writes its files again.
 
 Some kinds of task are written out in full, one entry per line (`seeds/written`). The others put material
 (`seeds/material`, or random numbers) into the gaps of a number of phrasings (`seeds/phrasings`), where each phrasing

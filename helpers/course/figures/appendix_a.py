@@ -12,27 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from ..plots import (
-    BACKDROP,
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    PALE_BLUE,
-    PALE_GREEN,
-    PALE_ORANGE,
-    PAPER,
-    SKY,
-    VERMILION,
-    YELLOW,
-    arrow,
-    box,
-    canvas,
-    decimals,
-    subplots,
-    write,
-)
+from .. import plots
+from ..plots import arrow, box, canvas, decimals, subplots, write
 from .shared import number_formats
 
 float_formats = number_formats  # appendix D shows the same picture
@@ -48,36 +29,40 @@ def three_parts() -> Figure:
     ]
     for row, (name, text, sections) in enumerate(parts):
         y = 0.42 + 0.8 * row
-        box(ax, 3.5, y, "", 6.8, 0.68, (PALE_BLUE, PALE_ORANGE, PALE_GREEN)[row])
+        box(ax, 3.5, y, "", 6.8, 0.68, (plots.PALE_BLUE, plots.PALE_ORANGE, plots.PALE_GREEN)[row])
         ax.text(0.3, y, name, va="center", weight="bold")
         ax.text(2.35, y, text, va="center", fontsize=9)
         ax.text(6.75, y, sections, va="center", ha="right", fontsize=9)
     return fig
 
 
-def _grid(ax: Axes, left: float, top: float, values, side: float = 0.42, color=PAPER, ghost=None, layer=2) -> None:
+def _grid(
+    ax: Axes, left: float, top: float, values, side: float = 0.42, color=plots.PAPER, ghost=None, layer=2
+) -> None:
     """Draw a matrix of numbers with its upper left corner at (left, top); squares in the mask `ghost` are faint."""
     values = np.asarray(values)
     for (row, col), value in np.ndenumerate(values):
         faint = ghost is not None and ghost[row, col]
         face = color[row][col] if isinstance(color, list) else color
         corner = (left + side * col, top - side * (row + 1))
-        edge, line = (GREY, (0, (2, 2))) if faint else (INK, "-")
-        square = Rectangle(corner, side, side, facecolor=PAPER if faint else face, edgecolor=edge, ls=line, lw=0.9)
+        edge, line = (plots.GREY, (0, (2, 2))) if faint else (plots.INK, "-")
+        square = Rectangle(
+            corner, side, side, facecolor=plots.PAPER if faint else face, edgecolor=edge, ls=line, lw=0.9
+        )
         square.set_zorder(layer - 1 if faint else layer)
         ax.add_patch(square)
         x, y = corner[0] + side / 2, corner[1] + side / 2
-        write(ax, x, y, f"{value}", fontsize=9, color=GREY if faint else INK, zorder=layer)
+        write(ax, x, y, f"{value}", fontsize=9, color=plots.GREY if faint else plots.INK, zorder=layer)
 
 
 def ranks() -> Figure:
     """A scalar, a vector, a matrix and a tensor of rank 3, with the shape of each."""
     fig, ax = canvas(7, 2.4)
-    _grid(ax, 0.5, 1.55, [[1]], color=PALE_BLUE)
-    _grid(ax, 1.65, 1.55, [[1, 2, 3]], color=PALE_BLUE)
-    _grid(ax, 3.6, 1.76, [[1, 2, 3], [4, 5, 6]], color=PALE_BLUE)
-    for step, values in ((0.28, [[7, 8, 9], [10, 11, 12]]), (0.0, [[1, 2, 3], [4, 5, 6]])):
-        _grid(ax, 5.35 + step, 1.66 + step, values, color=PALE_GREEN if step else PALE_BLUE, layer=2 if step else 3)
+    _grid(ax, 0.5, 1.55, [[1]], color=plots.PALE_BLUE)
+    _grid(ax, 1.65, 1.55, [[1, 2, 3]], color=plots.PALE_BLUE)
+    _grid(ax, 3.6, 1.76, [[1, 2, 3], [4, 5, 6]], color=plots.PALE_BLUE)
+    _grid(ax, 5.63, 1.94, [[7, 8, 9], [10, 11, 12]], color=plots.PALE_GREEN)
+    _grid(ax, 5.35, 1.66, [[1, 2, 3], [4, 5, 6]], color=plots.PALE_BLUE, layer=3)
     for x, name, shape in (
         (0.71, "scalar", "()"),
         (2.28, "vector", "(3,)"),
@@ -99,7 +84,9 @@ def broadcast(a: torch.Tensor, b: torch.Tensor) -> Figure:
     fig, ax = canvas(7, side * rows + 0.75)
     top = side * rows + 0.35
     places, wide = [0.35, 0.35 + 2.35, 0.35 + 4.7], side * cols
-    for left, tensor, color in zip(places, (a, b, total), (PALE_BLUE, PALE_ORANGE, PALE_GREEN), strict=True):
+    for left, tensor, color in zip(
+        places, (a, b, total), (plots.PALE_BLUE, plots.PALE_ORANGE, plots.PALE_GREEN), strict=True
+    ):
         full = torch.broadcast_to(tensor, total.shape)
         here = torch.zeros(total.shape, dtype=torch.bool)
         here[: tensor.shape[-2] if tensor.dim() > 1 else 1, : tensor.shape[-1]] = True
@@ -114,21 +101,21 @@ def strides(matrix: torch.Tensor) -> Figure:
     """A (2, 3) matrix and its transpose as two views of the same numbers in memory, with their strides."""
     fig, ax = canvas(7, 3.5)
     flat = matrix.flatten().tolist()
-    colors = [PALE_BLUE] * 3 + [PALE_ORANGE] * 3
+    colors = [plots.PALE_BLUE] * 3 + [plots.PALE_ORANGE] * 3
     _grid(ax, 2.24, 0.9, [flat], color=[colors])
     ax.text(2.1, 0.69, "memory", ha="right", va="center", weight="bold")
     for place in range(6):
-        write(ax, 2.45 + 0.42 * place, 0.33, f"{place}", fontsize=8, color=GREY)
-    ax.text(2.1, 0.33, "position", ha="right", va="center", fontsize=8, color=GREY)
-    _grid(ax, 0.75, 2.85, matrix.tolist(), color=[[PALE_BLUE] * 3, [PALE_ORANGE] * 3])
-    _grid(ax, 5.0, 3.05, matrix.T.tolist(), color=[[PALE_BLUE, PALE_ORANGE]] * 3)
+        write(ax, 2.45 + 0.42 * place, 0.33, f"{place}", fontsize=8, color=plots.GREY)
+    ax.text(2.1, 0.33, "position", ha="right", va="center", fontsize=8, color=plots.GREY)
+    _grid(ax, 0.75, 2.85, matrix.tolist(), color=[[plots.PALE_BLUE] * 3, [plots.PALE_ORANGE] * 3])
+    _grid(ax, 5.0, 3.05, matrix.T.tolist(), color=[[plots.PALE_BLUE, plots.PALE_ORANGE]] * 3)
     for x, y, view, name in ((1.38, 1.98, matrix, "matrix"), (5.42, 1.75, matrix.T, "matrix.T")):
         down, right = view.stride()
         ax.text(x, 3.25, f"{name}, shape {tuple(view.shape)}", ha="center", weight="bold", fontsize=9.5)
         write(ax, x, y - 0.2, f"one to the right: {right} further", fontsize=9)
         write(ax, x, y - 0.42, f"one down: {down} further", fontsize=9)
-    arrow(ax, (1.9, 1.5), (2.5, 0.98), color=GREY)
-    arrow(ax, (4.9, 1.25), (4.55, 0.98), color=GREY)
+    arrow(ax, (1.9, 1.5), (2.5, 0.98), color=plots.GREY)
+    arrow(ax, (4.9, 1.25), (4.55, 0.98), color=plots.GREY)
     return fig
 
 
@@ -178,7 +165,7 @@ def graph(root: torch.Tensor, names: Mapping[str, torch.Tensor], down: bool = Fa
         leaf = getattr(node, "variable", None)
         name, tensor = named.get(node) or leaves.get(id(leaf)) or (None, None)
         kind = "AccumulateGrad" if leaf is not None else type(node).__name__
-        color = PALE_GREEN if leaf is not None else PALE_ORANGE if node is root.grad_fn else PALE_BLUE
+        color = plots.PALE_GREEN if leaf is not None else plots.PALE_ORANGE if node is root.grad_fn else plots.PALE_BLUE
         box(ax, x, y, "", wide, high, color)
         write(ax, x, y + (0.22 * high if name else 0), kind if down else "\n".join(_wrap(kind)), fontsize=8)
         if not name:
@@ -188,7 +175,7 @@ def graph(root: torch.Tensor, names: Mapping[str, torch.Tensor], down: bool = Fa
         gradient = tensor.grad if tensor.is_leaf or tensor.retains_grad else None
         if gradient is not None and gradient.numel() == 1:
             says = f"grad {decimals(gradient.item(), 4)}"
-            write(ax, x, y - high / 2 - 0.13, says, fontsize=8.5, color=VERMILION)
+            write(ax, x, y - high / 2 - 0.13, says, fontsize=8.5, color=plots.VERMILION)
     for node, (x, y) in spots.items():
         for x1, y1 in (spots[child] for child in _children(node)):
             if down:
@@ -235,19 +222,21 @@ def network(sizes: Sequence[int], most: int = 10) -> Figure:
     for k in range(len(sizes) - 1):
         for y1 in layers[k]:
             for y2 in layers[k + 1]:
-                ax.plot([xs[k], xs[k + 1]], [y1, y2], color=GREY, lw=0.25, alpha=0.7, zorder=1)
+                ax.plot([xs[k], xs[k + 1]], [y1, y2], color=plots.GREY, lw=0.25, alpha=0.7, zorder=1)
         a, b = sizes[k], sizes[k + 1]
         middle = (xs[k] + xs[k + 1]) / 2
-        write(ax, middle, 0.3, f"{a} · {b} + {b}\n= {a * b + b:,}", fontsize=9, color=BLUE)
+        write(ax, middle, 0.3, f"{a} · {b} + {b}\n= {a * b + b:,}", fontsize=9, color=plots.BLUE)
     for k, (x, ys, size) in enumerate(zip(xs, layers, sizes, strict=True)):
-        color = PALE_GREEN if k == 0 else PALE_ORANGE if k == len(sizes) - 1 else PALE_BLUE
+        color = plots.PALE_GREEN if k == 0 else plots.PALE_ORANGE if k == len(sizes) - 1 else plots.PALE_BLUE
         for j, y in enumerate(ys):
-            ax.plot(x, y, "o", ms=12, color=PAPER if size > most and j == most // 2 else color, mec=INK, mew=0.8)
+            ax.plot(
+                x, y, "o", ms=12, color=plots.PAPER if size > most and j == most // 2 else color, mec=plots.INK, mew=0.8
+            )
             if size > most and j == most // 2:
                 write(ax, x, y, "⋮", fontsize=9, zorder=4)
         kind = "inputs" if k == 0 else "logits" if k == len(sizes) - 1 else "hidden, ReLU"
         write(ax, x, 3.42, f"{size} {kind}", fontsize=9, weight="bold")
-    ax.text(0.05, 0.3, "para-\nmeters", va="center", fontsize=9, color=BLUE)
+    ax.text(0.05, 0.3, "para-\nmeters", va="center", fontsize=9, color=plots.BLUE)
     return fig
 
 
@@ -260,7 +249,9 @@ def epochs_of_batches(epochs: Sequence[Sequence[Sequence[int]]], batch_size: int
         ax.text(1.2, y - side / 2, f"epoch {row + 1}", ha="right", va="center", weight="bold")
         for batch in batches:
             full = len(batch) == batch_size
-            _grid(ax, x, y, [list(batch)], side, PALE_BLUE, ghost=None if full else np.ones((1, len(batch)), bool))
+            _grid(
+                ax, x, y, [list(batch)], side, plots.PALE_BLUE, ghost=None if full else np.ones((1, len(batch)), bool)
+            )
             if not full:
                 ax.text(x + side * len(batch) + 0.12, y - side / 2, "left out by drop_last", va="center", fontsize=9)
             x += side * len(batch) + 0.4
@@ -286,11 +277,11 @@ def loading(load: float, train: float, workers: int, batches: int = 6) -> Figure
     lanes = ["the program itself"] if workers == 0 else [*[f"worker {k + 1}" for k in range(workers)], "the program"]
     fig, ax = subplots(7, 1.15 + 0.36 * len(lanes))
     for lane, start, length, batch, kind in bars:
-        color = SKY if kind == "load" else ORANGE
-        ax.barh(lane, length, left=start, height=0.7, color=color, edgecolor=INK, lw=0.7)
+        color = plots.SKY if kind == "load" else plots.ORANGE
+        ax.barh(lane, length, left=start, height=0.7, color=color, edgecolor=plots.INK, lw=0.7)
         write(ax, start + length / 2, lane, str(batch + 1), fontsize=8.5)
-    ax.barh(0, 0, color=SKY, label="load a batch")
-    ax.barh(0, 0, color=ORANGE, label="train on it")
+    ax.barh(0, 0, color=plots.SKY, label="load a batch")
+    ax.barh(0, 0, color=plots.ORANGE, label="train on it")
     ax.set_yticks(range(len(lanes)), labels=lanes)
     ax.set_ylim(len(lanes) - 0.45, -0.55)
     ax.set_xlim(0, batches * (load + train) * 1.02)
@@ -310,10 +301,10 @@ def _boundary(ax: Axes, model: torch.nn.Module, X: torch.Tensor, y: torch.Tensor
     levels = np.linspace(0, 1, 11)
     ax.contourf(across, up, one, levels=levels, cmap="RdBu_r", alpha=0.55, vmin=-0.15, vmax=1.15)
     if one.min() < 0.5 < one.max():
-        ax.contour(across, up, one, levels=[0.5], colors=[INK], linewidths=1.8)
-    for label, marker, color in ((0, "o", BLUE), (1, "s", VERMILION)):
+        ax.contour(across, up, one, levels=[0.5], colors=[plots.INK], linewidths=1.8)
+    for label, marker, color in ((0, "o", plots.BLUE), (1, "s", plots.VERMILION)):
         chosen = X[y == label]
-        ax.plot(chosen[:, 0], chosen[:, 1], marker, color=color, ms=7, mec=PAPER, mew=0.9, label=f"class {label}")
+        ax.plot(chosen[:, 0], chosen[:, 1], marker, color=color, ms=7, mec=plots.PAPER, mew=0.9, label=f"class {label}")
     ax.set(title=title, xlabel="$x_1$")
 
 
@@ -333,8 +324,8 @@ def learning(model: torch.nn.Module, losses: Sequence[float], update: int, X: to
     _boundary(left, model, X, y, f"after {update} updates" if update != 1 else "after 1 update")
     left.set_ylabel("$x_2$")
     left.legend(loc="lower left", fontsize=8, frameon=True, framealpha=0.85)
-    right.plot(range(1, len(losses) + 1), losses, "o--", color=GREY, lw=1, ms=4, mfc=PAPER)
-    right.plot(range(1, update + 1), losses[:update], "o-", color=ORANGE, mec=INK)
+    right.plot(range(1, len(losses) + 1), losses, "o--", color=plots.GREY, lw=1, ms=4, mfc=plots.PAPER)
+    right.plot(range(1, update + 1), losses[:update], "o-", color=plots.ORANGE, mec=plots.INK)
     right.set(xlabel="update", ylabel="loss of its batch", title="loss", ylim=(0, max(losses) * 1.1))
     right.set_xticks(range(1, len(losses) + 1))
     return fig
@@ -348,10 +339,10 @@ def crossover(cpu_flops: float, gpu_flops: float, bytes_per_second: float, launc
     fig, ax = subplots(6.4, 3.1)
     n = np.logspace(1, 4, 200)
     work, moved = 2 * n**3, 3 * 4 * n**2
-    ax.loglog(n, work / cpu_flops, color=BLUE, label="CPU")
-    ax.loglog(n, launch + work / gpu_flops, "--", color=GREEN, label="GPU, data already there")
+    ax.loglog(n, work / cpu_flops, color=plots.BLUE, label="CPU")
+    ax.loglog(n, launch + work / gpu_flops, "--", color=plots.GREEN, label="GPU, data already there")
     transfer = moved / bytes_per_second
-    ax.loglog(n, launch + transfer + work / gpu_flops, color=VERMILION, label="GPU, data there and back")
+    ax.loglog(n, launch + transfer + work / gpu_flops, color=plots.VERMILION, label="GPU, data there and back")
     ax.set(xlabel="n, for two n × n matrices", ylabel="seconds", title="Arithmetic grows faster than what is moved")
     ax.legend()
     return fig
@@ -362,16 +353,18 @@ def data_parallel() -> Figure:
     fig, ax = canvas(7.2, 3.2)
     for row, (rank, numbers) in enumerate(((0, "examples 0, 2"), (1, "examples 1, 3"))):
         y = 2.3 - 1.5 * row
-        ax.add_patch(Rectangle((0.05, y - 0.55), 7.1, 1.1, facecolor=BACKDROP, edgecolor=GREY, lw=1, zorder=0))
+        ax.add_patch(
+            Rectangle((0.05, y - 0.55), 7.1, 1.1, facecolor=plots.BACKDROP, edgecolor=plots.GREY, lw=1, zorder=0)
+        )
         ax.text(0.15, y + 0.39, f"process {rank} (rank {rank})", fontsize=9, weight="bold", va="center")
-        box(ax, 0.8, y - 0.1, numbers, 1.2, 0.42, PALE_GREEN)
-        box(ax, 2.5, y - 0.1, "the same model\nforward, backward", 1.4, 0.55, PALE_BLUE, fontsize=8.5)
-        box(ax, 4.15, y - 0.1, "its own\ngradients", 1.0, 0.55, PALE_ORANGE, fontsize=8.5)
-        box(ax, 6.3, y - 0.1, "the same step:\nstill the same model", 1.55, 0.55, PALE_BLUE, fontsize=8.5)
+        box(ax, 0.8, y - 0.1, numbers, 1.2, 0.42, plots.PALE_GREEN)
+        box(ax, 2.5, y - 0.1, "the same model\nforward, backward", 1.4, 0.55, plots.PALE_BLUE, fontsize=8.5)
+        box(ax, 4.15, y - 0.1, "its own\ngradients", 1.0, 0.55, plots.PALE_ORANGE, fontsize=8.5)
+        box(ax, 6.3, y - 0.1, "the same step:\nstill the same model", 1.55, 0.55, plots.PALE_BLUE, fontsize=8.5)
         arrow(ax, (1.4, y - 0.1), (1.8, y - 0.1))
         arrow(ax, (3.2, y - 0.1), (3.65, y - 0.1))
         arrow(ax, (4.65, y - 0.1), (5.52, y - 0.1))
-    ax.plot(5.08, 1.45, "o", ms=46, color=YELLOW, mec=INK, mew=1, zorder=3)
+    ax.plot(5.08, 1.45, "o", ms=46, color=plots.YELLOW, mec=plots.INK, mew=1, zorder=3)
     write(ax, 5.08, 1.45, "all-\nreduce:\nmean", fontsize=8.5, zorder=4)
-    ax.plot([5.08, 5.08], [0.7, 2.2], color=INK, lw=1.2, zorder=2)
+    ax.plot([5.08, 5.08], [0.7, 2.2], color=plots.INK, lw=1.2, zorder=2)
     return fig

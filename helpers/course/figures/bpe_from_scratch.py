@@ -8,33 +8,19 @@ import regex
 from matplotlib.figure import Figure
 
 from ...bpe import GPT2_SPLIT
-from ..plots import (
-    CHAR_WIDTH,
-    GREY,
-    INK,
-    PALE_BLUE,
-    PALE_GREEN,
-    PALE_ORANGE,
-    PALE_PINK,
-    PALE_VERMILION,
-    SHADE,
-    arrow,
-    box,
-    canvas,
-    visible,
-    write,
-)
+from .. import plots
+from ..plots import arrow, box, canvas, visible, write
 from .shared import box_row
 
 # The alternatives of GPT-2's pattern, each with its colour.
 _KINDS = {
-    "letters": (r" ?\p{L}+", PALE_BLUE),
-    "ending": (r"'(?:[sdmt]|ll|ve|re)", PALE_PINK),
-    "digits": (r" ?\p{N}+", PALE_ORANGE),
-    "other marks": (r" ?[^\s\p{L}\p{N}]+", PALE_GREEN),
-    "white space": (r"\s+", SHADE),
+    "letters": (r" ?\p{L}+", plots.PALE_BLUE),
+    "ending": (r"'(?:[sdmt]|ll|ve|re)", plots.PALE_PINK),
+    "digits": (r" ?\p{N}+", plots.PALE_ORANGE),
+    "other marks": (r" ?[^\s\p{L}\p{N}]+", plots.PALE_GREEN),
+    "white space": (r"\s+", plots.SHADE),
 }
-_NEW, _GONE = PALE_GREEN, PALE_VERMILION
+_NEW, _GONE = plots.PALE_GREEN, plots.PALE_VERMILION
 
 
 def words_by_kind(text: str) -> Figure:
@@ -62,8 +48,8 @@ def stages(rows: Sequence[tuple[str, Sequence[bytes]]]) -> Figure:
         ax.text(0.1, top - 0.14, caption, va="center", fontsize=9, weight="bold")
         for piece in pieces:
             width, text = unit * len(piece), visible(piece)
-            color = SHADE if len(piece) == 1 else PALE_BLUE
-            size = min(9, 9 * width / (CHAR_WIDTH * len(text) + 0.03))
+            color = plots.SHADE if len(piece) == 1 else plots.PALE_BLUE
+            size = min(9, 9 * width / (plots.CHAR_WIDTH * len(text) + 0.03))
             box(ax, x + width / 2, top - 0.45, text, width=width - 0.025, height=0.34, color=color, fontsize=size)
             x += width
     return fig
@@ -75,13 +61,13 @@ def count_changes(before: Sequence[str], after: Sequence[str], changes: Mapping[
     for y, name, pieces in [(2.25, "before", before), (1.45, "after", after)]:
         ax.text(0.1, y, name, va="center", weight="bold", fontsize=9)
         widths = [0.5 * len(piece) for piece in pieces]
-        colors = [SHADE if piece in before else _NEW for piece in pieces]
+        colors = [plots.SHADE if piece in before else _NEW for piece in pieces]
         box_row(ax, 1.0, y, [visible(piece) for piece in pieces], widths, colors, gap=0.06, height=0.38, fontsize=10)
-    arrow(ax, (1.0 + 0.25 * len("".join(before)), 2.02), (1.0 + 0.25 * len("".join(before)), 1.68), color=GREY)
+    arrow(ax, (1.0 + 0.25 * len("".join(before)), 2.02), (1.0 + 0.25 * len("".join(before)), 1.68), color=plots.GREY)
     ax.text(0.1, 0.62, "counts", va="center", weight="bold", fontsize=9)
     for number, (pair, change) in enumerate(sorted(changes.items(), key=lambda item: item[1])):
         x = 1.0 + 1.15 * number
         label = " ".join(map(visible, pair))
         box(ax, x + 0.48, 0.62, label, width=0.98, height=0.38, color=_NEW if change > 0 else _GONE, fontsize=10)
-        write(ax, x + 0.48, 0.24, f"{change:+d}".replace("-", "−"), fontsize=10, color=INK)
+        write(ax, x + 0.48, 0.24, f"{change:+d}".replace("-", "−"), fontsize=10, color=plots.INK)
     return fig

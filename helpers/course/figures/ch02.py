@@ -9,29 +9,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from ..plots import (
-    BLUE,
-    CHAR_WIDTH,
-    DARK_ORANGE,
-    GREEN,
-    GREY,
-    INK,
-    PALE_BLUE,
-    PALE_ORANGE,
-    PAPER,
-    PINK,
-    SHADE,
-    TINTS,
-    VERMILION,
-    arrow,
-    box,
-    canvas,
-    decimals,
-    heatmap,
-    subplots,
-    visible,
-    write,
-)
+from .. import plots
+from ..plots import arrow, box, canvas, decimals, heatmap, subplots, visible, write
 from .shared import box_row, rows_that_fit
 
 
@@ -46,32 +25,34 @@ def pipeline(text: str, tokenizer: Any, numbers: torch.Tensor) -> Figure:
     centres = [left + step * (index + 0.5) for index in range(len(ids))]
     for y, name in [(3.35, "text"), (2.5, "tokens"), (1.65, "token ids"), (0.55, "embeddings")]:
         ax.text(0.1, y, name, fontsize=10.5, weight="bold", va="center")
-    box(ax, left + 2.55, 3.35, visible(text), width=5.0, height=0.42, color=PAPER, fontsize=11)
+    box(ax, left + 2.55, 3.35, visible(text), width=5.0, height=0.42, color=plots.PAPER, fontsize=11)
     for index, (token_id, x) in enumerate(zip(ids, centres, strict=True)):
         width = min(step - 0.12, 1.1)
         piece = visible(tokenizer.decode_single_token_bytes(token_id))
         arrow(ax, (x, 3.14), (x, 2.71))
-        box(ax, x, 2.5, piece, width=width, color=TINTS[index % len(TINTS)])
+        box(ax, x, 2.5, piece, width=width, color=plots.TINTS[index % len(plots.TINTS)])
         arrow(ax, (x, 2.3), (x, 1.86))
         box(ax, x, 1.65, str(token_id), width=width)
         arrow(ax, (x, 1.45), (x, 1.04))
         shown = "\n".join([*map(decimals, numbers[index].tolist()), "…"])
-        box(ax, x, 0.55, shown, width=width, height=0.96, color=TINTS[index % len(TINTS)], fontsize=8.5)
+        box(ax, x, 0.55, shown, width=width, height=0.96, color=plots.TINTS[index % len(plots.TINTS)], fontsize=8.5)
     for y, name in [(2.92, "split"), (2.08, "look up the id"), (1.25, "pick a row")]:
-        ax.text(0.1, y, name, fontsize=8.5, color=GREY, va="center", style="italic")
+        ax.text(0.1, y, name, fontsize=8.5, color=plots.GREY, va="center", style="italic")
     return fig
 
 
 def word_map(words: Mapping[str, tuple[float, float]], groups: Mapping[str, Sequence[str]]) -> Figure:
     """Words as points in the plane, each group of words with its own colour and marker."""
     fig, ax = subplots(6.4, 3.9)
-    for (name, members), color, marker in zip(groups.items(), [BLUE, VERMILION, GREEN, PINK], "osD^", strict=False):
+    for (name, members), color, marker in zip(
+        groups.items(), [plots.BLUE, plots.VERMILION, plots.GREEN, plots.PINK], "osD^", strict=False
+    ):
         points = np.array([words[word] for word in members])
         ax.scatter(*points.T, color=color, marker=marker, s=55, label=name, zorder=3)
         for word, (x, y) in zip(members, points, strict=True):
             ax.annotate(word, (x, y), xytext=(8, 0), textcoords="offset points", va="center")
-    ax.axhline(0, color=GREY, lw=0.7)
-    ax.axvline(0, color=GREY, lw=0.7)
+    ax.axhline(0, color=plots.GREY, lw=0.7)
+    ax.axvline(0, color=plots.GREY, lw=0.7)
     ax.set(xlabel="first number of the embedding", ylabel="second number", title="Nine words as points")
     ax.set(xlim=(-1.15, 1.35), ylim=(-1.1, 1.25))
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
@@ -85,7 +66,7 @@ def token_pieces(lines: Sequence[str], tokenizer: Any) -> Figure:
         tokens: list[tuple[str, str, float]] = []  # pieces with their ids and widths
         for token_id in tokenizer.encode(line, allowed_special="all"):
             piece = visible(tokenizer.decode_single_token_bytes(token_id))
-            width = max(CHAR_WIDTH * len(piece) + 0.2, CHAR_WIDTH * len(str(token_id)) + 0.06)
+            width = max(plots.CHAR_WIDTH * len(piece) + 0.2, plots.CHAR_WIDTH * len(str(token_id)) + 0.06)
             tokens.append((piece, str(token_id), width))
         rows += [[tokens[k] for k in row] for row in rows_that_fit([width for *_, width in tokens], 6.84)]
     height = 0.72 * len(rows) + 0.05
@@ -93,9 +74,9 @@ def token_pieces(lines: Sequence[str], tokenizer: Any) -> Figure:
     for number, row in enumerate(rows):
         y = height - 0.25 - 0.72 * number
         pieces, ids, widths = zip(*row, strict=True)
-        colors = [TINTS[place % len(TINTS)] for place in range(len(row))]
-        for x, token_id in zip(box_row(ax, 0.08, y, pieces, widths, colors, edge=PAPER), ids, strict=True):
-            write(ax, x, y - 0.29, token_id, fontsize=8, color=INK)
+        colors = [plots.TINTS[place % len(plots.TINTS)] for place in range(len(row))]
+        for x, token_id in zip(box_row(ax, 0.08, y, pieces, widths, colors, edge=plots.PAPER), ids, strict=True):
+            write(ax, x, y - 0.29, token_id, fontsize=8, color=plots.INK)
     return fig
 
 
@@ -111,7 +92,7 @@ def merge_steps(steps: Sequence[Sequence[bytes]], ranks: Mapping[bytes, int]) ->
         y = height - 0.42 - 0.44 * number
         before = steps[number - 1] if number else pieces
         fresh = next((i for i, piece in enumerate(pieces) if piece != before[i]), None)
-        colors = [PALE_ORANGE if index == fresh else SHADE for index in range(len(pieces))]
+        colors = [plots.PALE_ORANGE if index == fresh else plots.SHADE for index in range(len(pieces))]
         box_row(ax, 0.15, y, [visible(piece) for piece in pieces], [unit * len(piece) for piece in pieces], colors)
         note = "single bytes" if fresh is None else f"merge {visible(pieces[fresh])} (id {ranks[pieces[fresh]]})"
         ax.text(5.0, y, note, va="center", fontsize=9)
@@ -128,7 +109,7 @@ def sliding_window(tokens: Sequence[str], max_length: int, stride: int, most: in
     count = max((len(tokens) - max_length - 1) // stride + 1, 0)
     shown = min(count, most)
     left, room = 0.95, 6.0
-    widths = np.array([CHAR_WIDTH * len(visible(token)) + 0.14 for token in tokens])
+    widths = np.array([plots.CHAR_WIDTH * len(visible(token)) + 0.14 for token in tokens])
     scale = room / widths.sum()
     edges = left + scale * np.concatenate([[0], np.cumsum(widths)])
     height = 0.95 + 0.72 * most
@@ -142,15 +123,17 @@ def sliding_window(tokens: Sequence[str], max_length: int, stride: int, most: in
     top = height - 0.45
     ax.text(0.05, top, "text", va="center", weight="bold", fontsize=9)
     for index in range(len(tokens)):
-        cell(index, top, SHADE)
-        ax.text((edges[index] + edges[index + 1]) / 2, top + 0.27, str(index), ha="center", fontsize=7.5, color=GREY)
+        cell(index, top, plots.SHADE)
+        ax.text(
+            (edges[index] + edges[index + 1]) / 2, top + 0.27, str(index), ha="center", fontsize=7.5, color=plots.GREY
+        )
     for window in range(shown):
         y, start = top - 0.52 - 0.72 * window, window * stride
-        ax.text(0.05, y, f"input {window}", va="center", fontsize=8.5, color=BLUE, weight="bold")
-        ax.text(0.05, y - 0.3, f"target {window}", va="center", fontsize=8.5, color=DARK_ORANGE, weight="bold")
+        ax.text(0.05, y, f"input {window}", va="center", fontsize=8.5, color=plots.BLUE, weight="bold")
+        ax.text(0.05, y - 0.3, f"target {window}", va="center", fontsize=8.5, color=plots.DARK_ORANGE, weight="bold")
         for index in range(start, start + max_length):
-            cell(index, y, PALE_BLUE)
-            cell(index + 1, y - 0.3, PALE_ORANGE)
+            cell(index, y, plots.PALE_BLUE)
+            cell(index + 1, y - 0.3, plots.PALE_ORANGE)
     more = f", the first {shown} of them drawn" if shown < count else ""
     windows = "1 window fits" if count == 1 else f"{count} windows fit"
     caption = f"max_length = {max_length}, stride = {stride}: {windows} into these {len(tokens)} tokens{more}"
@@ -164,20 +147,23 @@ def batch(inputs: torch.Tensor, targets: torch.Tensor, tokenizer: Any) -> Figure
     height = 0.52 * rows + 0.62
     fig, ax = canvas(7, height)
     width = 3.05 / cols
-    for left, ids, color, name in [(0.1, inputs, PALE_BLUE, "inputs"), (3.85, targets, PALE_ORANGE, "targets")]:
+    for left, ids, color, name in [
+        (0.1, inputs, plots.PALE_BLUE, "inputs"),
+        (3.85, targets, plots.PALE_ORANGE, "targets"),
+    ]:
         ax.text(left, height - 0.17, f"{name}, ({rows}, {cols})", weight="bold", va="center")
         for row in range(rows):
             for col in range(cols):
                 token_id = int(ids[row, col])
                 text = visible(tokenizer.decode_single_token_bytes(token_id))
                 x, y = left + width * (col + 0.5), height - 0.62 - 0.52 * row
-                size = min(9, 9 * (width - 0.05) / (CHAR_WIDTH * len(text) + 0.04))
+                size = min(9, 9 * (width - 0.05) / (plots.CHAR_WIDTH * len(text) + 0.04))
                 box(ax, x, y, "", width=width - 0.04, height=0.46, color=color)
                 write(ax, x, y + 0.08, text, fontsize=size)
-                write(ax, x, y - 0.12, str(token_id), fontsize=7.5, color=INK)
+                write(ax, x, y - 0.12, str(token_id), fontsize=7.5, color=plots.INK)
     for row in range(rows):
         y = height - 0.62 - 0.52 * row
-        arrow(ax, (3.2, y), (3.8, y), color=GREY)
+        arrow(ax, (3.2, y), (3.8, y), color=plots.GREY)
     ax.text(0.1, 0.1, "each row is a window of the text; an arrow moves it on by one token", fontsize=8.5, va="center")
     return fig
 
@@ -188,7 +174,7 @@ def lookup(weight: torch.Tensor, ids: Sequence[int]) -> Figure:
     vocabulary, size = weight.shape
     fig, ax = canvas(7, 0.36 * max(vocabulary, len(ids)) + 0.55)
     top = 0.36 * max(vocabulary, len(ids)) - 0.1
-    colors = {token_id: TINTS[index % len(TINTS)] for index, token_id in enumerate(dict.fromkeys(ids))}
+    colors = {token_id: plots.TINTS[index % len(plots.TINTS)] for index, token_id in enumerate(dict.fromkeys(ids))}
     rows = [[decimals(value) for value in values] for values in weight.tolist()]
     style = {"gap": 0.02, "height": 0.31}
     for x, name in [(0.45, "token ids"), (3.1, f"weight, ({vocabulary}, {size})")]:
@@ -196,8 +182,8 @@ def lookup(weight: torch.Tensor, ids: Sequence[int]) -> Figure:
     write(ax, 5.95, top + 0.45, f"output, ({len(ids)}, {size})", weight="bold")
     for token_id in range(vocabulary):
         y = top - 0.36 * token_id
-        ax.text(2.0, y, str(token_id), ha="right", va="center", color=GREY, fontsize=9)
-        box_row(ax, 2.17, y, rows[token_id], 0.62, colors.get(token_id, PAPER), **style)
+        ax.text(2.0, y, str(token_id), ha="right", va="center", color=plots.GREY, fontsize=9)
+        box_row(ax, 2.17, y, rows[token_id], 0.62, colors.get(token_id, plots.PAPER), **style)
     shift = 0.36 * (vocabulary - len(ids)) / 2
     for index, token_id in enumerate(ids):
         y, source = top - shift - 0.36 * index, top - 0.36 * token_id

@@ -14,32 +14,12 @@ from matplotlib.patches import Polygon, Rectangle
 from matplotlib.ticker import FuncFormatter
 
 from ...gpt import count_parameters
-from ..plots import (
-    BACKDROP,
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    PALE_BLUE,
-    PALE_GREEN,
-    PALE_ORANGE,
-    PALE_PINK,
-    PAPER,
-    PINK,
-    SHADE,
-    SKY,
-    VERMILION,
-    arrow,
-    box,
-    canvas,
-    subplots,
-    write,
-)
+from .. import plots
+from ..plots import arrow, box, canvas, subplots, write
 from .shared import box_row
 
 # One colour per kind of part, in every diagram.
-_NORM, _MIX, _THINK, _EMBED, _WHOLE = PALE_BLUE, PALE_ORANGE, PALE_GREEN, PALE_PINK, SHADE
+_NORM, _MIX, _THINK, _EMBED, _WHOLE = plots.PALE_BLUE, plots.PALE_ORANGE, plots.PALE_GREEN, plots.PALE_PINK, plots.SHADE
 
 
 def chapter_map() -> Figure:
@@ -63,8 +43,8 @@ def chapter_map() -> Figure:
     box(ax, 5.25, 0.5, "embeddings (ch02), final\nLayerNorm, output layer", 1.75, 0.56, _EMBED, fontsize=8.5)
     arrow(ax, (5.25, 0.78), (5.25, 1.1))
     ax.text(3.55, 0.86, "used 12 times", ha="center", fontsize=8.5)
-    arrow(ax, (5.25, 3.01), (5.25, 2.1), color=GREY)
-    ax.text(5.33, 2.52, "placeholders replaced", fontsize=8.5, color=INK)
+    arrow(ax, (5.25, 3.01), (5.25, 2.1), color=plots.GREY)
+    ax.text(5.33, 2.52, "placeholders replaced", fontsize=8.5, color=plots.INK)
     return fig
 
 
@@ -72,8 +52,8 @@ def signal_sizes(plain: Sequence[float], normalized: Sequence[float]) -> Figure:
     """Standard deviation of the activations after each layer, with and without normalization, on a log scale."""
     fig, ax = subplots(6.4, 2.9)
     layers = range(len(plain))
-    ax.semilogy(layers, normalized, "o-", color=BLUE, ms=4, label="normalized after every layer")
-    ax.semilogy(layers, plain, "s-", color=VERMILION, ms=4, label="plain")
+    ax.semilogy(layers, normalized, "o-", color=plots.BLUE, ms=4, label="normalized after every layer")
+    ax.semilogy(layers, plain, "s-", color=plots.VERMILION, ms=4, label="plain")
     ax.set(xlabel="layer (0 is the input)", ylabel="standard deviation", title="How large the numbers are")
     ax.legend(loc="lower left")
     return fig
@@ -85,15 +65,15 @@ def layer_norm_effect(before: torch.Tensor, after: torch.Tensor) -> Figure:
     for ax, values, title in zip(axes, (before, after), ("before LayerNorm", "after LayerNorm"), strict=True):
         for row, numbers in enumerate(values.tolist()):
             mean, std = np.mean(numbers), np.std(numbers)
-            ax.plot([mean - std, mean + std], [row, row], color=ORANGE, lw=7, alpha=0.45, solid_capstyle="butt")
-            ax.plot(numbers, [row] * len(numbers), "o", color=BLUE, ms=6, mec=PAPER, mew=0.7)
-            ax.plot(mean, row - 0.2, "v", color=VERMILION, ms=8)
-        ax.axvline(0, color=GREY, lw=0.8, zorder=0)
+            ax.plot([mean - std, mean + std], [row, row], color=plots.ORANGE, lw=7, alpha=0.45, solid_capstyle="butt")
+            ax.plot(numbers, [row] * len(numbers), "o", color=plots.BLUE, ms=6, mec=plots.PAPER, mew=0.7)
+            ax.plot(mean, row - 0.2, "v", color=plots.VERMILION, ms=8)
+        ax.axvline(0, color=plots.GREY, lw=0.8, zorder=0)
         ax.set(title=title, xlabel="value", xlim=(-2.3, 2.3), ylim=(len(values) - 0.5, -0.6))
         ax.set_yticks(range(len(values)), labels=[f"example {row}" for row in range(len(values))])
-    axes[0].plot([], [], "o", color=BLUE, label="a value")
-    axes[0].plot([], [], "v", color=VERMILION, label="mean")
-    axes[0].plot([], [], color=ORANGE, lw=7, alpha=0.45, label="± 1 std")
+    axes[0].plot([], [], "o", color=plots.BLUE, label="a value")
+    axes[0].plot([], [], "v", color=plots.VERMILION, label="mean")
+    axes[0].plot([], [], color=plots.ORANGE, lw=7, alpha=0.45, label="± 1 std")
     axes[0].legend(loc="center left", fontsize=8, handlelength=1.2)
     return fig
 
@@ -106,8 +86,10 @@ def normalization_axes() -> Figure:
         for row in range(4):
             for col in range(5):
                 hit = row == 1 if chosen == "row" else col == 1
-                color = SKY if hit else PAPER
-                ax.add_patch(Rectangle((left + 0.4 * col, 1.65 - 0.4 * row), 0.4, 0.4, facecolor=color, edgecolor=INK))
+                color = plots.SKY if hit else plots.PAPER
+                ax.add_patch(
+                    Rectangle((left + 0.4 * col, 1.65 - 0.4 * row), 0.4, 0.4, facecolor=color, edgecolor=plots.INK)
+                )
         write(ax, left - 0.12, 1.25, "tokens", rotation=90, fontsize=9)
         write(ax, left + 1.0, 0.3, "features", fontsize=9)
         note = "mean of one token's features" if chosen == "row" else "mean of one feature over tokens"
@@ -118,7 +100,7 @@ def normalization_axes() -> Figure:
 def gelu_and_relu(gelu: Callable[[torch.Tensor], torch.Tensor]) -> Figure:
     """Both activation functions on the left, their derivatives (computed by autograd) on the right."""
     fig, (left, right) = subplots(7, 2.9, 1, 2)
-    for function, name, color, style in ((gelu, "GELU", BLUE, "-"), (torch.relu, "ReLU", ORANGE, "--")):
+    for function, name, color, style in ((gelu, "GELU", plots.BLUE, "-"), (torch.relu, "ReLU", plots.ORANGE, "--")):
         x = torch.linspace(-3.5, 3.5, 281, requires_grad=True)
         y = function(x)
         (slope,) = torch.autograd.grad(y.sum(), x)
@@ -127,8 +109,8 @@ def gelu_and_relu(gelu: Callable[[torch.Tensor], torch.Tensor]) -> Figure:
         left.plot(x.detach(), y.detach(), style, color=color, label=name)
         right.plot(x.detach(), slope, style, color=color, label=name)
     for ax, title in ((left, "the function"), (right, "its derivative")):
-        ax.axhline(0, color=GREY, lw=0.8, zorder=0)
-        ax.axvline(0, color=GREY, lw=0.8, zorder=0)
+        ax.axhline(0, color=plots.GREY, lw=0.8, zorder=0)
+        ax.axvline(0, color=plots.GREY, lw=0.8, zorder=0)
         ax.set(title=title, xlabel="input $x$")
         ax.legend(loc="upper left")
     left.set_ylabel("output")
@@ -142,7 +124,7 @@ def feed_forward(emb_dim: int = 768, factor: int = 4) -> Figure:
     wide, narrow, middle = 2.4, 2.4 / factor, 1.6
     columns = [(0.7, narrow, _EMBED), (3.0, wide, _THINK), (4.0, wide, _THINK), (6.3, narrow, _EMBED)]
     for x, height, color in columns:
-        ax.add_patch(Rectangle((x - 0.14, middle - height / 2), 0.28, height, facecolor=color, edgecolor=INK))
+        ax.add_patch(Rectangle((x - 0.14, middle - height / 2), 0.28, height, facecolor=color, edgecolor=plots.INK))
     for (x1, h1, _), (x2, h2, _) in ((columns[0], columns[1]), (columns[2], columns[3])):
         corners = [(x1 + 0.14, middle + h1 / 2), (x2 - 0.14, middle + h2 / 2)]
         corners += [(x2 - 0.14, middle - h2 / 2), (x1 + 0.14, middle - h1 / 2)]
@@ -158,15 +140,15 @@ def feed_forward(emb_dim: int = 768, factor: int = 4) -> Figure:
 
 
 def _add_sign(ax: Axes, x: float, y: float, small: bool = False) -> None:
-    ax.plot(x, y, "o", ms=12 if small else 15, color=PAPER, mec=INK, mew=1)
+    ax.plot(x, y, "o", ms=12 if small else 15, color=plots.PAPER, mec=plots.INK, mew=1)
     write(ax, x, y - 0.01, "+", fontsize=10 if small else 13)
 
 
 def _around(ax: Axes, x: float, low: float, high: float, side: float) -> None:
     """A shortcut from (x, low) along `side` to the plus sign at (x, high)."""
-    ax.plot([x, side, side], [low, low, high], color=BLUE, lw=1.8)
+    ax.plot([x, side, side], [low, low, high], color=plots.BLUE, lw=1.8)
     gap = 0.14 if side > x else -0.14
-    arrow(ax, (side, high), (x + gap, high), color=BLUE, lw=1.8)
+    arrow(ax, (side, high), (x + gap, high), color=plots.BLUE, lw=1.8)
 
 
 def shortcut_nets(plain: Sequence[float], shortcut: Sequence[float]) -> Figure:
@@ -178,7 +160,7 @@ def shortcut_nets(plain: Sequence[float], shortcut: Sequence[float]) -> Figure:
         (4.8, "with shortcuts", shortcut, True),
     ):
         write(ax, left, 5.5, title, weight="bold")
-        box(ax, left, 0.22, "input: 3 numbers", 1.7, 0.32, PAPER)
+        box(ax, left, 0.22, "input: 3 numbers", 1.7, 0.32, plots.PAPER)
         below = 0.38  # where the arrow into the next layer starts
         for layer, mean in enumerate(means):
             y = 0.98 + step * layer
@@ -193,14 +175,14 @@ def shortcut_nets(plain: Sequence[float], shortcut: Sequence[float]) -> Figure:
                 _around(ax, left, y - 0.3, y + 0.42, left + 1.3)
                 below = y + 0.52
         arrow(ax, (left, below), (left, 5.3))
-    ax.text(6.2, 1.45, "the layer's\ninput is\nadded to\nits output", color=BLUE, fontsize=9, va="center")
+    ax.text(6.2, 1.45, "the layer's\ninput is\nadded to\nits output", color=plots.BLUE, fontsize=9, va="center")
     return fig
 
 
 def gradient_means(curves: Mapping[str, Sequence[float]], title: str) -> Figure:
     """Mean gradient per layer on a log scale, one line per network; with many layers, no markers."""
     fig, ax = subplots(6.4, 3)
-    for (name, means), color, marker in zip(curves.items(), (VERMILION, BLUE), ("s", "o"), strict=True):
+    for (name, means), color, marker in zip(curves.items(), (plots.VERMILION, plots.BLUE), ("s", "o"), strict=True):
         ax.semilogy(range(1, len(means) + 1), means, marker=marker, ms=5, color=color, label=name)
     if len(next(iter(curves.values()))) < 10:
         ax.set_xticks(range(1, len(next(iter(curves.values()))) + 1))
@@ -213,7 +195,7 @@ def transformer_block() -> Figure:
     """The block from bottom to top: two halves, each with LayerNorm, a layer, dropout and the shortcut's sum."""
     fig, ax = canvas(7, 6.3)
     x, side = 2.6, 4.45
-    ax.add_patch(Rectangle((0.85, 0.72), 4.05, 4.95, facecolor=BACKDROP, edgecolor=GREY, lw=1.2, zorder=0))
+    ax.add_patch(Rectangle((0.85, 0.72), 4.05, 4.95, facecolor=plots.BACKDROP, edgecolor=plots.GREY, lw=1.2, zorder=0))
     write(ax, 2.6, 0.22, "x, shape (B, T, 768)")
     write(ax, 2.6, 6.12, "output, shape (B, T, 768)")
     heights = [1.25, 1.8, 2.35, 2.85, 3.6, 4.15, 4.7, 5.2]
@@ -245,8 +227,8 @@ def transformer_block() -> Figure:
         (4.2, "second half: each token\nis worked on by itself"),
     ):
         ax.text(5.1, y, text, va="center", fontsize=9)
-    ax.text(4.37, 1.3, "shortcut", color=BLUE, rotation=90, va="center", ha="right", fontsize=9)
-    ax.text(4.37, 3.62, "shortcut", color=BLUE, rotation=90, va="center", ha="right", fontsize=9)
+    ax.text(4.37, 1.3, "shortcut", color=plots.BLUE, rotation=90, va="center", ha="right", fontsize=9)
+    ax.text(4.37, 3.62, "shortcut", color=plots.BLUE, rotation=90, va="center", ha="right", fontsize=9)
     return fig
 
 
@@ -269,7 +251,7 @@ def gpt_model(cfg: Mapping[str, Any]) -> Figure:
     bottom = 0.78
     for (y, text, color, height), shape in zip(parts, shapes, strict=False):
         arrow(ax, (x, bottom), (x, y - height / 2))
-        ax.text(x + 0.15, (bottom + y - height / 2) / 2, shape, va="center", color=BLUE, fontsize=9.5)
+        ax.text(x + 0.15, (bottom + y - height / 2) / 2, shape, va="center", color=plots.BLUE, fontsize=9.5)
         if height > 0.9:  # a stack of blocks
             for step in (2, 1):
                 shift = 0.07 * step
@@ -277,7 +259,7 @@ def gpt_model(cfg: Mapping[str, Any]) -> Figure:
         box(ax, x, y, text, wide, height, color)
         bottom = y + height / 2 + (0.14 if height > 0.9 else 0)
     arrow(ax, (x, bottom), (x, 6.65))
-    ax.text(x + 0.15, 6.46, shapes[-1], va="center", color=BLUE, fontsize=9.5)
+    ax.text(x + 0.15, 6.46, shapes[-1], va="center", color=plots.BLUE, fontsize=9.5)
     write(ax, x, 6.78, "logits", weight="bold")
     notes = [
         (1.3, f"{vocab:,} rows of {emb}"),
@@ -288,17 +270,17 @@ def gpt_model(cfg: Mapping[str, Any]) -> Figure:
         (6.0, "a score per token"),
     ]
     for y, text in notes:
-        ax.text(4.4, y, text, va="center", fontsize=9, color=INK, ha="left")
+        ax.text(4.4, y, text, va="center", fontsize=9, color=plots.INK, ha="left")
     return fig
 
 
 _PART_COLORS = {
-    "token embedding": PINK,
-    "position embedding": GREY,
-    "attention": ORANGE,
-    "feed-forward": GREEN,
-    "LayerNorms": INK,
-    "output layer": SKY,
+    "token embedding": plots.PINK,
+    "position embedding": plots.GREY,
+    "attention": plots.ORANGE,
+    "feed-forward": plots.GREEN,
+    "LayerNorms": plots.INK,
+    "output layer": plots.SKY,
 }
 
 
@@ -329,10 +311,10 @@ def parameter_shares(configs: Mapping[str, Mapping[str, Any]]) -> Figure:
     left = np.zeros(len(counts))
     for part, color in _PART_COLORS.items():
         shares = np.array([parts[part] / sum(parts.values()) for parts in counts.values()])
-        ax.barh(list(counts), shares, left=left, color=color, label=part, edgecolor=PAPER, lw=0.6)
+        ax.barh(list(counts), shares, left=left, color=color, label=part, edgecolor=plots.PAPER, lw=0.6)
         for row, share in enumerate(shares):
             if share > 0.035:
-                write(ax, left[row] + share / 2, row, f"{share:.0%}", fontsize=9, color=INK)
+                write(ax, left[row] + share / 2, row, f"{share:.0%}", fontsize=9, color=plots.INK)
         left += shares
     ax.invert_yaxis()
     ax.set(xlim=(0, 1), xlabel="share of all parameters", ylabel="GPT-2 size")
@@ -346,14 +328,14 @@ def next_token_probabilities(probabilities: torch.Tensor, labels: Sequence[str])
     ordered = probabilities.sort(descending=True).values.tolist()
     uniform = 1 / len(ordered)
     fig, (left, right) = subplots(7.2, 3.4, 1, 2)
-    left.barh(range(len(labels)), [100 * p for p in ordered[: len(labels)]], color=SKY)
+    left.barh(range(len(labels)), [100 * p for p in ordered[: len(labels)]], color=plots.SKY)
     left.set_yticks(range(len(labels)), labels=labels, fontsize=9)
     left.invert_yaxis()
-    left.axvline(100 * uniform, color=VERMILION, lw=1.5)
+    left.axvline(100 * uniform, color=plots.VERMILION, lw=1.5)
     left.set(title="the ten likeliest tokens", xlabel="probability in percent", xlim=(0, 0.03))
     left.set_xticks([0, 0.01, 0.02, 0.03])
-    right.semilogy(range(1, len(ordered) + 1), [100 * p for p in ordered], color=BLUE, label="the model")
-    right.axhline(100 * uniform, color=VERMILION, lw=1.5, label="all equal")
+    right.semilogy(range(1, len(ordered) + 1), [100 * p for p in ordered], color=plots.BLUE, label="the model")
+    right.axhline(100 * uniform, color=plots.VERMILION, lw=1.5, label="all equal")
     right.set(title="all tokens, sorted", xlabel="rank", ylabel="probability in percent", ylim=(1e-4, 100))
     right.set_xticks([1, 25000, 50000], labels=["1", "25,000", "50,000"])
     right.legend()
@@ -374,9 +356,9 @@ def generation_loop(steps: Sequence[Sequence[str]]) -> Figure:
         box(ax, x, 3.75, text, 1.05, 0.56, color)
     for (x1, *_), (x2, *_) in itertools.pairwise(stations):
         arrow(ax, (x1 + 0.525, 3.75), (x2 - 0.525, 3.75))
-    ax.plot([6.45, 6.45, 0.8], [3.47, 3.05, 3.05], color=BLUE, lw=1.8)
-    arrow(ax, (0.8, 3.05), (0.8, 3.47), color=BLUE, lw=1.8)
-    ax.text(3.6, 3.17, "append the new token and go round again", ha="center", color=BLUE, fontsize=9)
+    ax.plot([6.45, 6.45, 0.8], [3.47, 3.05, 3.05], color=plots.BLUE, lw=1.8)
+    arrow(ax, (0.8, 3.05), (0.8, 3.47), color=plots.BLUE, lw=1.8)
+    ax.text(3.6, 3.17, "append the new token and go round again", ha="center", color=plots.BLUE, fontsize=9)
     for row, pieces in enumerate(steps):
         y = 2.45 - 0.58 * row
         ax.text(0.95, y, f"round {row + 1}", ha="right", va="center", fontsize=9)

@@ -11,28 +11,8 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ..plots import (
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    PALE_BLUE,
-    PALE_GREEN,
-    PALE_ORANGE,
-    PALE_PINK,
-    PAPER,
-    SHADE,
-    SKY,
-    VERMILION,
-    arrow,
-    box,
-    canvas,
-    decimals,
-    subplots,
-    top_scale,
-    write,
-)
+from .. import plots
+from ..plots import arrow, box, canvas, decimals, subplots, top_scale, write
 from .shared import grouped_bars, rows_that_fit
 
 
@@ -53,23 +33,23 @@ def loss_pipeline(
     for row, (context, target) in enumerate(zip(contexts, targets, strict=True)):
         y = top - 0.46 * row
         ax.text(1.2, y, f"{context} →", ha="right", va="center", fontsize=8.5)
-        box(ax, 1.7, y, target, 0.9, 0.34, PALE_ORANGE, fontsize=8.5)
-        box(ax, columns[0], y, decimals(logits[row]), 0.66, 0.34, SHADE)
-        box(ax, columns[1], y, f"{probabilities[row]:.2e}".replace("-", "−"), 0.94, 0.34, PALE_BLUE)
-        box(ax, columns[2], y, decimals(logs[row]), 0.8, 0.34, PALE_GREEN)
+        box(ax, 1.7, y, target, 0.9, 0.34, plots.PALE_ORANGE, fontsize=8.5)
+        box(ax, columns[0], y, decimals(logits[row]), 0.66, 0.34, plots.SHADE)
+        box(ax, columns[1], y, f"{probabilities[row]:.2e}".replace("-", "−"), 0.94, 0.34, plots.PALE_BLUE)
+        box(ax, columns[2], y, decimals(logs[row]), 0.8, 0.34, plots.PALE_GREEN)
         for start, end in ((2.15, 2.29), (2.95, 3.25), (4.19, 4.58)):
             arrow(ax, (start, y), (end, y))
-        arrow(ax, (5.38, y), (5.88, middle + 0.06 * (rows / 2 - row)), color=GREY)
+        arrow(ax, (5.38, y), (5.88, middle + 0.06 * (rows / 2 - row)), color=plots.GREY)
     mean = sum(logs) / rows
-    box(ax, columns[3], middle, decimals(mean, 4), 1.0, 0.4, PALE_GREEN, weight="bold")
+    box(ax, columns[3], middle, decimals(mean, 4), 1.0, 0.4, plots.PALE_GREEN, weight="bold")
     arrow(ax, (columns[3], middle - 0.2), (columns[3], 0.68))
     ax.text(columns[3] - 0.1, (middle + 0.46) / 2 - 0.02, "change\nthe sign", ha="right", va="center", fontsize=8.5)
-    box(ax, columns[3], 0.47, f"loss {-mean:.4f}", 1.3, 0.42, PALE_PINK, weight="bold")
-    box(ax, columns[1] - 0.3, 0.47, f"perplexity {math.exp(-mean):,.0f}", 1.9, 0.42, PALE_PINK, weight="bold")
+    box(ax, columns[3], 0.47, f"loss {-mean:.4f}", 1.3, 0.42, plots.PALE_PINK, weight="bold")
+    box(ax, columns[1] - 0.3, 0.47, f"perplexity {math.exp(-mean):,.0f}", 1.9, 0.42, plots.PALE_PINK, weight="bold")
     arrow(ax, (columns[3] - 0.65, 0.47), (columns[1] + 0.65, 0.47))
     ax.text((columns[3] + columns[1]) / 2, 0.56, "exp", ha="center", va="bottom", fontsize=8.5)
-    write(ax, 3.17, top + 0.24, "softmax", fontsize=8.5, color=GREY)
-    write(ax, 4.38, top + 0.24, "ln", fontsize=8.5, color=GREY)
+    write(ax, 3.17, top + 0.24, "softmax", fontsize=8.5, color=plots.GREY)
+    write(ax, 4.38, top + 0.24, "ln", fontsize=8.5, color=plots.GREY)
     return fig
 
 
@@ -81,21 +61,21 @@ def text_split(train: tuple[int, int], val: tuple[int, int], context_length: int
     fig, ax = canvas(7.4, 1.75)
     total, left, width = train[0] + val[0], 0.3, 6.8
     for (tokens, windows), start, color, name in (
-        (train, 0, PALE_BLUE, "training"),
-        (val, train[0], PALE_ORANGE, "validation"),
+        (train, 0, plots.PALE_BLUE, "training"),
+        (val, train[0], plots.PALE_ORANGE, "validation"),
     ):
         x, w = left + width * start / total, width * tokens / total
-        ax.add_patch(Rectangle((x, 0.75), w, 0.42, facecolor=SHADE, edgecolor="none"))
+        ax.add_patch(Rectangle((x, 0.75), w, 0.42, facecolor=plots.SHADE, edgecolor="none"))
         step = width * context_length / total
         for window in range(windows):
-            ax.add_patch(Rectangle((x + window * step, 0.75), step, 0.42, facecolor=color, edgecolor=PAPER, lw=1))
-        ax.add_patch(Rectangle((x, 0.75), w, 0.42, facecolor="none", edgecolor=INK, lw=1.1))
+            ax.add_patch(Rectangle((x + window * step, 0.75), step, 0.42, facecolor=color, edgecolor=plots.PAPER, lw=1))
+        ax.add_patch(Rectangle((x, 0.75), w, 0.42, facecolor="none", edgecolor=plots.INK, lw=1.1))
         align, at = ("left", x) if start == 0 else ("right", x + w)
         ax.text(at, 1.4, f"{name}: {tokens:,} tokens", ha=align, va="center", weight="bold", fontsize=9.5)
         ax.text(at, 0.5, f"{windows} windows of {context_length}", ha=align, va="center", fontsize=9)
     write(ax, left + width / 2, 0.16, "the text, from its first token to its last", fontsize=9)
-    arrow(ax, (left + width / 2 + 1.6, 0.16), (left + width / 2 + 2.3, 0.16), color=GREY)
-    arrow(ax, (left + width / 2 - 2.3, 0.16), (left + width / 2 - 1.6, 0.16), color=GREY)
+    arrow(ax, (left + width / 2 + 1.6, 0.16), (left + width / 2 + 2.3, 0.16), color=plots.GREY)
+    arrow(ax, (left + width / 2 - 2.3, 0.16), (left + width / 2 - 1.6, 0.16), color=plots.GREY)
     return fig
 
 
@@ -103,10 +83,10 @@ def surprise(probabilities: Sequence[float]) -> Figure:
     """The loss of one prediction, −ln p, as a curve over p, with some points marked."""
     fig, ax = subplots(6, 2.9)
     p = np.linspace(0.002, 1, 500)
-    ax.plot(p, -np.log(p), color=BLUE)
+    ax.plot(p, -np.log(p), color=plots.BLUE)
     for probability in probabilities:
         loss = -math.log(probability)
-        ax.plot(probability, loss, "o", color=ORANGE, mec=INK, ms=7)
+        ax.plot(probability, loss, "o", color=plots.ORANGE, mec=plots.INK, ms=7)
         ax.annotate(f"p = {probability:g}: {loss:.2f}", (probability, loss), (8, 7), textcoords="offset points")
     ax.set(xlabel="probability $p$ given to the right token", ylabel=r"$-\ln p$", xlim=(0, 1.12), ylim=(0, 6.5))
     return fig
@@ -116,15 +96,15 @@ def training_cycle() -> Figure:
     """The training loop as a cycle of five steps, with the line of code for each."""
     fig, ax = canvas(7.4, 3.9)
     stations = [
-        (3.7, 3.45, "next batch from the loader", "for input_batch, target_batch in train_loader:", PALE_ORANGE),
-        (6.05, 2.35, "forget the old gradients", "optimizer.zero_grad()", SHADE),
-        (5.35, 0.75, "forward: how wrong is it?", "loss = calc_loss_batch(...)", PALE_BLUE),
-        (2.05, 0.75, "backward: who is to blame?", "loss.backward()", PALE_PINK),
-        (1.35, 2.35, "move every weight a little", "optimizer.step()", PALE_GREEN),
+        (3.7, 3.45, "next batch from the loader", "for input_batch, target_batch in train_loader:", plots.PALE_ORANGE),
+        (6.05, 2.35, "forget the old gradients", "optimizer.zero_grad()", plots.SHADE),
+        (5.35, 0.75, "forward: how wrong is it?", "loss = calc_loss_batch(...)", plots.PALE_BLUE),
+        (2.05, 0.75, "backward: who is to blame?", "loss.backward()", plots.PALE_PINK),
+        (1.35, 2.35, "move every weight a little", "optimizer.step()", plots.PALE_GREEN),
     ]
     for x, y, text, code, color in stations:
         wide = 3.9 if "for" in code.split()[0] else 2.35
-        ax.add_patch(Rectangle((x - wide / 2, y - 0.31), wide, 0.62, facecolor=color, edgecolor=INK, lw=1))
+        ax.add_patch(Rectangle((x - wide / 2, y - 0.31), wide, 0.62, facecolor=color, edgecolor=plots.INK, lw=1))
         write(ax, x, y + 0.13, text, fontsize=9.5, weight="bold")
         write(ax, x, y - 0.13, code, fontsize=8.5, family="DejaVu Sans Mono")
     arrow(ax, (5.68, 3.4), (6.3, 2.7), curve=-0.2)
@@ -132,7 +112,7 @@ def training_cycle() -> Figure:
     arrow(ax, (4.15, 0.75), (3.25, 0.75))
     arrow(ax, (1.45, 1.1), (1.1, 2.02), curve=-0.1)
     arrow(ax, (1.1, 2.7), (1.72, 3.4), curve=-0.2)
-    write(ax, 3.7, 2.05, "once round:\none update", fontsize=10, color=BLUE)
+    write(ax, 3.7, 2.05, "once round:\none update", fontsize=10, color=plots.BLUE)
     return fig
 
 
@@ -146,12 +126,15 @@ def perplexity_curves(
     """Perplexity over epochs on a logarithmic axis; the gap between the two texts shaded, with tokens seen on top."""
     fig, ax = subplots(6.6, 3.6)
     train, val = np.exp(train_losses), np.exp(val_losses)
-    ax.fill_between(epochs_seen, train, val, where=val > train, color=ORANGE, alpha=0.2, label="the gap: overfitting")
-    ax.semilogy(epochs_seen, train, "o-", ms=4, color=BLUE, label="training text")
-    ax.semilogy(epochs_seen, val, "s--", ms=4, color=ORANGE, label="validation text")
+    ax.fill_between(
+        epochs_seen, train, val, where=val > train, color=plots.ORANGE, alpha=0.2, label="the gap: overfitting"
+    )
+    ax.semilogy(epochs_seen, train, "o-", ms=4, color=plots.BLUE, label="training text")
+    ax.semilogy(epochs_seen, val, "s--", ms=4, color=plots.ORANGE, label="validation text")
     best = int(np.argmin(val))
-    ax.plot(epochs_seen[best], val[best], "*", ms=15, color=VERMILION, mec=INK, label="lowest on the validation text")
-    ax.axhline(vocab_size, color=GREY, lw=1, ls=":")
+    star = {"ms": 15, "color": plots.VERMILION, "mec": plots.INK}
+    ax.plot(epochs_seen[best], val[best], "*", label="lowest on the validation text", **star)
+    ax.axhline(vocab_size, color=plots.GREY, lw=1, ls=":")
     ax.text(epochs_seen[-1], vocab_size * 1.1, "all tokens alike", ha="right", va="bottom", fontsize=9)
     ax.set(xlabel="epochs", ylabel="perplexity", ylim=(0.9, vocab_size * 3))
     ax.legend(fontsize=9, loc="lower left")
@@ -163,7 +146,7 @@ def temperature_bars(words: Sequence[str], logits: torch.Tensor, temperatures: S
     """The probabilities of each word at several temperatures, as groups of bars."""
     fig, ax = subplots(7.2, 3.1)
     series = {f"temperature {each:g}": torch.softmax(logits / each, 0).tolist() for each in temperatures}
-    grouped_bars(ax, words, series, (GREEN, BLUE, ORANGE))
+    grouped_bars(ax, words, series, (plots.GREEN, plots.BLUE, plots.ORANGE))
     ax.set(ylabel="probability", ylim=(0, 1.05))
     ax.legend()
     return fig
@@ -186,9 +169,9 @@ def cut(
     kept, final = _cut(logits[order], temperature, top_k, top_p)
     count = min(most, len(order))
     fig, ax = subplots(7.2, 3.2)
-    style = {"color": PAPER, "edgecolor": GREY, "lw": 1.2, "hatch": "///"}
+    style = {"color": plots.PAPER, "edgecolor": plots.GREY, "lw": 1.2, "hatch": "///"}
     ax.bar(range(count), plain[:count].tolist(), label="before the cut", **style)
-    ax.bar(range(count), final[:count].tolist(), width=0.5, color=BLUE, label="after the cut")
+    ax.bar(range(count), final[:count].tolist(), width=0.5, color=plots.BLUE, label="after the cut")
     for place in range(count):
         text = f"{final[place]:.0%}" if kept[place] else "–"
         height = max(float(plain[place]), float(final[place]))
@@ -236,20 +219,28 @@ def beam_tree(words: Sequence[str], table: torch.Tensor, start: str, beams: int 
         word: np.mean([y for y, leaf in zip(heights, leaves, strict=True) if leaf[0] == word]) for word, _ in first
     }
     root = float(np.mean(list(middles.values())))
-    box(ax, 0.7, root, start, 0.9, 0.36, SHADE)
+    box(ax, 0.7, root, start, 0.9, 0.36, plots.SHADE)
     for word, p in first:
-        color = INK if word in kept else GREY
+        color = plots.INK if word in kept else plots.GREY
         arrow(ax, (1.15, root), (2.15, middles[word]), color=color, lw=1.8 if word in kept else 1)
-        box(ax, 2.65, middles[word], word, 1.0, 0.36, PALE_BLUE if word in kept else PAPER, edge=color)
-        write(ax, 1.65, (root + middles[word]) / 2, f"{p:.2f}", fontsize=9, backgroundcolor=PAPER)
+        box(ax, 2.65, middles[word], word, 1.0, 0.36, plots.PALE_BLUE if word in kept else plots.PAPER, edge=color)
+        write(ax, 1.65, (root + middles[word]) / 2, f"{p:.2f}", fontsize=9, backgroundcolor=plots.PAPER)
     for y, leaf in zip(heights, leaves, strict=True):
         word, last, p, q = leaf
         inside = word in kept
-        arrow(ax, (3.15, middles[word]), (4.2, y), color=INK if inside else GREY)
-        color = PALE_GREEN if leaf == best else PALE_ORANGE if leaf == greedy else SHADE if inside else PAPER
-        box(ax, 4.7, y, last, 1.0, min(0.32, gap * 0.85), color, edge=INK if inside else GREY)
+        arrow(ax, (3.15, middles[word]), (4.2, y), color=plots.INK if inside else plots.GREY)
+        color = (
+            plots.PALE_GREEN
+            if leaf == best
+            else plots.PALE_ORANGE
+            if leaf == greedy
+            else plots.SHADE
+            if inside
+            else plots.PAPER
+        )
+        box(ax, 4.7, y, last, 1.0, min(0.32, gap * 0.85), color, edge=plots.INK if inside else plots.GREY)
         x, middle = 3.78, middles[word] + 0.6 * (y - middles[word])
-        write(ax, x, middle, f"{q:.2f}", fontsize=8.5, backgroundcolor=PAPER)
+        write(ax, x, middle, f"{q:.2f}", fontsize=8.5, backgroundcolor=plots.PAPER)
         note = f"{p:.2f} · {q:.2f} = {p * q:.3f}"
         note += "   beam search" if leaf == best else "   greedy" if leaf == greedy else ""
         ax.text(5.28, y, note, va="center", fontsize=9, weight="bold" if leaf in (best, greedy) else "normal")
@@ -267,11 +258,11 @@ def checkpoint_contents() -> Figure:
     """The files of `save_model` and `save_checkpoint` side by side: what is in each, and what it is for."""
     fig, ax = canvas(7.4, 3.15)
     rows = [
-        ("weights of the model", PALE_BLUE, True),
-        ("optimizer: two averages per weight", PALE_ORANGE, False),
-        ("progress: epoch, batch, step, tokens", PALE_GREEN, False),
-        ("random state now (dropout)", PALE_PINK, False),
-        ("random state at the start of the epoch (shuffling)", PALE_PINK, False),
+        ("weights of the model", plots.PALE_BLUE, True),
+        ("optimizer: two averages per weight", plots.PALE_ORANGE, False),
+        ("progress: epoch, batch, step, tokens", plots.PALE_GREEN, False),
+        ("random state now (dropout)", plots.PALE_PINK, False),
+        ("random state at the start of the epoch (shuffling)", plots.PALE_PINK, False),
     ]
     for x, width, title, use in (
         (1.75, 3.1, "save_model", "to write text, to fine-tune, to share"),
@@ -279,7 +270,7 @@ def checkpoint_contents() -> Figure:
     ):
         write(ax, x, 2.95, title, weight="bold", family="DejaVu Sans Mono")
         write(ax, x, 0.12, use, fontsize=9)
-        ax.add_patch(Rectangle((x - width / 2, 0.33), width, 2.42, facecolor="none", edgecolor=GREY, lw=1.2))
+        ax.add_patch(Rectangle((x - width / 2, 0.33), width, 2.42, facecolor="none", edgecolor=plots.GREY, lw=1.2))
         for row, (text, color, both) in enumerate(rows):
             if both or title == "save_checkpoint":
                 box(ax, x, 2.48 - 0.47 * row, text, width - 0.2, 0.36, color, fontsize=8.5)
@@ -289,7 +280,7 @@ def checkpoint_contents() -> Figure:
 def perplexity_bars(texts: Sequence[str], models: Mapping[str, Sequence[float]]) -> Figure:
     """Perplexity of several models on several texts, as groups of bars on a logarithmic axis."""
     fig, ax = subplots(7.2, 3.3)
-    drawn = grouped_bars(ax, texts, models, (GREY, ORANGE, BLUE))
+    drawn = grouped_bars(ax, texts, models, (plots.GREY, plots.ORANGE, plots.BLUE))
     for bars, values in zip(drawn, models.values(), strict=True):
         ax.bar_label(bars, [f"{value:,.0f}" if value > 10 else f"{value:.1f}" for value in values], fontsize=9)
     ax.set_yscale("log")
@@ -312,13 +303,17 @@ def verbatim(pieces: Sequence[str], matches: int, prompt: int, per_line: int = 6
         for number in line:
             text = shown[number]
             width = 0.106 * len(text) + 0.01
-            color = SHADE if number < prompt else PALE_BLUE if number < prompt + matches else PAPER
-            ax.add_patch(Rectangle((x, y - 0.14), width, 0.28, facecolor=color, edgecolor=PAPER, lw=0.8))
+            color = plots.SHADE if number < prompt else plots.PALE_BLUE if number < prompt + matches else plots.PAPER
+            ax.add_patch(Rectangle((x, y - 0.14), width, 0.28, facecolor=color, edgecolor=plots.PAPER, lw=0.8))
             write(ax, x + width / 2, y, text.strip(), fontsize=8.6, family="DejaVu Sans Mono")
             x += width
-    legend = [(SHADE, "given"), (PALE_BLUE, "as in the training text, to the letter"), (PAPER, "different")]
+    legend = [
+        (plots.SHADE, "given"),
+        (plots.PALE_BLUE, "as in the training text, to the letter"),
+        (plots.PAPER, "different"),
+    ]
     for x, (color, text) in zip(itertools.accumulate((0.15, 1.1, 3.6)), legend, strict=False):
-        ax.add_patch(Rectangle((x, 0.08), 0.24, 0.2, facecolor=color, edgecolor=GREY, lw=0.8))
+        ax.add_patch(Rectangle((x, 0.08), 0.24, 0.2, facecolor=color, edgecolor=plots.GREY, lw=0.8))
         ax.text(x + 0.32, 0.18, text, va="center", fontsize=9)
     return fig
 
@@ -326,11 +321,11 @@ def verbatim(pieces: Sequence[str], matches: int, prompt: int, per_line: int = 6
 def two_ways(words: Sequence[str], logits: torch.Tensor, gradient: torch.Tensor, target: int) -> Figure:
     """Softmax probabilities of a few words, and the gradient of the loss with respect to each logit."""
     fig, (left, right) = subplots(7, 2.6, 1, 2)
-    colors = [GREEN if number == target else SKY for number in range(len(words))]
+    colors = [plots.GREEN if number == target else plots.SKY for number in range(len(words))]
     left.bar_label(left.bar(words, torch.softmax(logits, 0).tolist(), color=colors), fmt="%.4f", fontsize=9)
     left.set(title="probability", ylim=(0, 1))
     bars = right.bar(words, gradient.tolist(), color=colors)
     right.bar_label(bars, fmt="%+.4f", fontsize=9, padding=2)
-    right.axhline(0, color=INK, lw=0.8)
+    right.axhline(0, color=plots.INK, lw=0.8)
     right.set(title="gradient of the loss", ylim=(-1.05, 1.05))
     return fig

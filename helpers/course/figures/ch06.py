@@ -8,49 +8,30 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ..plots import (
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    PALE_BLUE,
-    PALE_GREEN,
-    PALE_GREY,
-    PALE_ORANGE,
-    PAPER,
-    PINK,
-    SHADE,
-    VERMILION,
-    arrow,
-    box,
-    canvas,
-    heatmap,
-    subplots,
-    write,
-)
+from .. import plots
+from ..plots import arrow, box, canvas, heatmap, subplots, write
 from .shared import attention_mask
 
 
 def two_kinds() -> Figure:
     """One pretrained model, fine-tuned in two ways: for classes and for instructions."""
     fig, ax = canvas(7.4, 2.9)
-    box(ax, 1.15, 1.45, "pretrained model\n(continues texts)", 1.9, 0.8, SHADE, fontsize=9.5)
-    ways = [(2.1, PALE_BLUE, "classifier", "texts with\na class each", "You have won a\nprize, call now", "spam")]
+    box(ax, 1.15, 1.45, "pretrained model\n(continues texts)", 1.9, 0.8, plots.SHADE, fontsize=9.5)
+    ways = [(2.1, plots.PALE_BLUE, "classifier", "texts with\na class each", "You have won a\nprize, call now", "spam")]
     question, reply = "Make it passive:\nWe ate the cake.", "The cake was\neaten."
-    ways += [(0.8, PALE_ORANGE, "assistant", "instructions\nwith answers", question, reply)]
+    ways += [(0.8, plots.PALE_ORANGE, "assistant", "instructions\nwith answers", question, reply)]
     for y, color, name, shown, asked, answer in ways:
         arrow(ax, (2.1, 1.45 + (0.15 if y > 1.45 else -0.15)), (3.0, y))
-        write(ax, 2.3, y + (0.1 if y > 1.45 else -0.1), shown, fontsize=8.5, color=INK)
-        ax.plot([4.3, 4.52], [y, y], color=GREY, lw=1.2, ls=":")
+        write(ax, 2.3, y + (0.1 if y > 1.45 else -0.1), shown, fontsize=8.5, color=plots.INK)
+        ax.plot([4.3, 4.52], [y, y], color=plots.GREY, lw=1.2, ls=":")
         box(ax, 3.65, y, name, 1.3, 0.6, color, weight="bold", fontsize=9.5)
-        box(ax, 5.15, y, asked, 1.25, 0.62, PAPER, fontsize=8)
+        box(ax, 5.15, y, asked, 1.25, 0.62, plots.PAPER, fontsize=8)
         arrow(ax, (5.78, y), (6.08, y))
-        box(ax, 6.68, y, answer, 1.2, 0.62, PALE_GREEN, fontsize=8.5)
-    write(ax, 5.15, 2.62, "is given", fontsize=8.5, color=GREY)
-    write(ax, 6.68, 2.62, "replies", fontsize=8.5, color=GREY)
-    write(ax, 3.65, 2.62, "chapter 6", fontsize=8.5, color=GREY)
-    write(ax, 3.65, 0.3, "chapter 7", fontsize=8.5, color=GREY)
+        box(ax, 6.68, y, answer, 1.2, 0.62, plots.PALE_GREEN, fontsize=8.5)
+    write(ax, 5.15, 2.62, "is given", fontsize=8.5, color=plots.GREY)
+    write(ax, 6.68, 2.62, "replies", fontsize=8.5, color=plots.GREY)
+    write(ax, 3.65, 2.62, "chapter 6", fontsize=8.5, color=plots.GREY)
+    write(ax, 3.65, 0.3, "chapter 7", fontsize=8.5, color=plots.GREY)
     return fig
 
 
@@ -61,14 +42,14 @@ def padded_batch(lengths: Sequence[int], max_length: int) -> Figure:
     for row, length in enumerate(lengths):
         for column in range(max(length, max_length)):
             cut = column >= max_length
-            color = PAPER if cut else (PALE_BLUE if column < length else PALE_GREY)
-            edge = VERMILION if cut else PAPER
+            color = plots.PAPER if cut else (plots.PALE_BLUE if column < length else plots.PALE_GREY)
+            edge = plots.VERMILION if cut else plots.PAPER
             ax.add_patch(Rectangle((column + 0.06, row + 0.12), 0.88, 0.76, facecolor=color, edgecolor=edge, lw=0.8))
         last = min(length, max_length) - 1
-        ax.plot(last + 0.5, row + 0.5, "o", color=BLUE, ms=4.5)
-        ax.plot(max_length - 0.5, row + 0.5, "D", mfc="none", color=ORANGE, ms=7, mew=1.6)
-    ax.plot([], [], "o", color=BLUE, ms=4.5, label="last real token")
-    ax.plot([], [], "D", mfc="none", color=ORANGE, ms=7, mew=1.6, label="last position")
+        ax.plot(last + 0.5, row + 0.5, "o", color=plots.BLUE, ms=4.5)
+        ax.plot(max_length - 0.5, row + 0.5, "D", mfc="none", color=plots.ORANGE, ms=7, mew=1.6)
+    ax.plot([], [], "o", color=plots.BLUE, ms=4.5, label="last real token")
+    ax.plot([], [], "D", mfc="none", color=plots.ORANGE, ms=7, mew=1.6, label="last position")
     ax.set(xlim=(0, longest), ylim=(rows, 0), xlabel="position")
     ax.set_xticks([column + 0.5 for column in range(longest)], [str(column + 1) for column in range(longest)])
     ax.tick_params(axis="x", length=0)
@@ -88,13 +69,13 @@ def trained_parts(parts: Sequence[tuple[str, int, bool]]) -> Figure:
     width = 7.2 / len(parts)
     for number, (name, count, trained) in enumerate(parts):
         x = 0.1 + width * (number + 0.5)
-        box(ax, x, 0.95, name, width - 0.18, 0.72, PALE_ORANGE if trained else SHADE, fontsize=8.5)
+        box(ax, x, 0.95, name, width - 0.18, 0.72, plots.PALE_ORANGE if trained else plots.SHADE, fontsize=8.5)
         write(ax, x, 0.4, f"{count:,}", fontsize=8)
-        write(ax, x, 0.15, "trained" if trained else "frozen", fontsize=8, color=GREY)
+        write(ax, x, 0.15, "trained" if trained else "frozen", fontsize=8, color=plots.GREY)
         if number:
             arrow(ax, (x - width / 2 - 0.09, 0.95), (x - width / 2 + 0.09, 0.95))
-    ax.text(0.1, 1.5, "from the token ids", ha="left", va="center", fontsize=8.5, color=GREY)
-    ax.text(7.3, 1.5, "to two scores", ha="right", va="center", fontsize=8.5, color=GREY)
+    ax.text(0.1, 1.5, "from the token ids", ha="left", va="center", fontsize=8.5, color=plots.GREY)
+    ax.text(7.3, 1.5, "to two scores", ha="right", va="center", fontsize=8.5, color=plots.GREY)
     return fig
 
 
@@ -105,7 +86,9 @@ def who_sees_whom(tokens: Sequence[str]) -> Figure:
     attention_mask(ax, tokens)
     ax.set_xticks(range(size), tokens, rotation=45, ha="right", fontsize=9)
     ax.set_yticks(range(size), tokens, fontsize=9)
-    ax.add_patch(Rectangle((-0.5, size - 1.5), size, 1, facecolor="none", edgecolor=ORANGE, lw=2.5, clip_on=False))
+    ax.add_patch(
+        Rectangle((-0.5, size - 1.5), size, 1, facecolor="none", edgecolor=plots.ORANGE, lw=2.5, clip_on=False)
+    )
     ax.set(xlabel="can be seen", ylabel="position")
     return fig
 
@@ -115,10 +98,12 @@ def accuracy_curves(
 ) -> Figure:
     """Accuracies after each epoch over examples seen, with horizontal lines for the baseline and the majority class."""
     fig, ax = subplots(6.8, 3.3)
-    for (name, values), style, color in zip(curves.items(), ("o--", "s-", "^-"), (GREY, BLUE, GREEN), strict=False):
+    for (name, values), style, color in zip(
+        curves.items(), ("o--", "s-", "^-"), (plots.GREY, plots.BLUE, plots.GREEN), strict=False
+    ):
         ax.plot(examples[: len(values)], [100 * value for value in values], style, ms=5, color=color, label=name)
-    ax.axhline(100 * baseline, color=ORANGE, ls="-.", label="bag of words, validation")
-    ax.axhline(100 * majority, color=INK, ls=":", lw=1.2, label="always the same answer")
+    ax.axhline(100 * baseline, color=plots.ORANGE, ls="-.", label="bag of words, validation")
+    ax.axhline(100 * majority, color=plots.INK, ls=":", lw=1.2, label="always the same answer")
     ax.set(xlabel="examples seen", ylabel="accuracy (percent)", ylim=(40, 102), xlim=(0, None))
     ax.legend(fontsize=9, loc="center right", bbox_to_anchor=(1, 0.36))
     return fig
@@ -137,11 +122,11 @@ def threshold_figure(p_spam: np.ndarray, labels: np.ndarray, threshold: float) -
     """Histograms of the predicted probability of spam for both classes, with a threshold and the rates that follow."""
     fig, ax = subplots(6.8, 3)
     bins = np.linspace(0, 1, 21)
-    style = {"alpha": 0.65, "edgecolor": PAPER, "lw": 0.5}
-    for label, color, name, hatch in ((0, BLUE, "not spam", None), (1, ORANGE, "spam", "//")):
+    style = {"alpha": 0.65, "edgecolor": plots.PAPER, "lw": 0.5}
+    for label, color, name, hatch in ((0, plots.BLUE, "not spam", None), (1, plots.ORANGE, "spam", "//")):
         ax.hist(p_spam[labels == label], bins, color=color, label=name, hatch=hatch, **style)
     caught, alarms = (p_spam[labels == 1] >= threshold).mean(), (p_spam[labels == 0] >= threshold).mean()
-    ax.axvline(threshold, color=INK, lw=1.8)
+    ax.axvline(threshold, color=plots.INK, lw=1.8)
     ax.set(xlabel="probability of spam, as the model sees it", ylabel="messages", xlim=(0, 1))
     ax.set_title(f"threshold {threshold:.2f}: {caught:.1%} of spam caught, {alarms:.1%} false alarms", fontsize=10)
     ax.legend(loc="upper center", fontsize=9)
@@ -151,10 +136,12 @@ def threshold_figure(p_spam: np.ndarray, labels: np.ndarray, threshold: float) -
 def base_rates(spam_shares: Sequence[float], curves: Mapping[str, Sequence[float]], mark: float) -> Figure:
     """Precision, the share of spam among flagged messages, over the share of spam among all messages."""
     fig, ax = subplots(6.4, 3)
-    for (name, values), style, color in zip(curves.items(), ("-", "--", "-."), (BLUE, ORANGE, PINK), strict=False):
+    for (name, values), style, color in zip(
+        curves.items(), ("-", "--", "-."), (plots.BLUE, plots.ORANGE, plots.PINK), strict=False
+    ):
         ax.plot(100 * np.asarray(spam_shares), 100 * np.asarray(values), style, color=color, label=name)
-    ax.axvline(100 * mark, color=GREY, ls=":", lw=1.2)
-    ax.text(100 * mark + 0.8, 4, "as in this data set", fontsize=8.5, color=GREY)
+    ax.axvline(100 * mark, color=plots.GREY, ls=":", lw=1.2)
+    ax.text(100 * mark + 0.8, 4, "as in this data set", fontsize=8.5, color=plots.GREY)
     ax.set(xlabel="spam among all messages (percent)", ylabel="spam among the flagged (percent)", ylim=(0, 103))
     ax.set_xlim(0, 50)
     ax.legend(fontsize=9, loc="lower right")
@@ -164,10 +151,10 @@ def base_rates(spam_shares: Sequence[float], curves: Mapping[str, Sequence[float
 def padding_lines(lengths: Sequence[int], curves: Mapping[str, Sequence[float]], trained_at: int) -> Figure:
     """Accuracy over the length to which the same messages are padded, a line per position that is read."""
     fig, ax = subplots(6.4, 3)
-    for (name, values), style, color in zip(curves.items(), ("o-", "s--"), (ORANGE, BLUE), strict=True):
+    for (name, values), style, color in zip(curves.items(), ("o-", "s--"), (plots.ORANGE, plots.BLUE), strict=True):
         ax.plot(lengths, [100 * value for value in values], style, color=color, ms=6, label=name)
-    ax.axvline(trained_at, color=GREY, ls=":", lw=1.2)
-    ax.text(trained_at, 41, " as in training", fontsize=8.5, color=GREY)
+    ax.axvline(trained_at, color=plots.GREY, ls=":", lw=1.2)
+    ax.text(trained_at, 41, " as in training", fontsize=8.5, color=plots.GREY)
     ax.set(xlabel="padded to (tokens)", ylabel="accuracy (percent)", ylim=(40, 102))
     ax.set_xticks(lengths, [str(length) for length in lengths])
     ax.legend(fontsize=9, loc="center right", bbox_to_anchor=(1, 0.5))

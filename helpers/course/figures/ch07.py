@@ -10,43 +10,28 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from ...tokenizers import END_OF_TEXT
-from ..plots import (
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    PALE_BLUE,
-    PALE_GREEN,
-    PALE_ORANGE,
-    PAPER,
-    SHADE,
-    arrow,
-    box,
-    canvas,
-    subplots,
-    write,
-)
+from .. import plots
+from ..plots import arrow, box, canvas, subplots, write
 
 
 def from_text_to_answer() -> Figure:
     """What pretraining and fine-tuning learn from, and what the model replies to the same request after each."""
     fig, ax = canvas(7.4, 2.5)
-    request = "Name the opposite\nof cold."
+    request, story = "Name the opposite\nof cold.", "“The wind blew from\nthe sea, and …”"
     for y, color, name, food, reply, tone in (
-        (1.65, SHADE, "pretrained model", "texts as they are", "“The wind blew from\nthe sea, and …”", SHADE),
-        (0.55, PALE_ORANGE, "assistant", "requests with answers", "“Hot”", PALE_GREEN),
+        (1.65, plots.SHADE, "pretrained model", "texts as they are", story, plots.SHADE),
+        (0.55, plots.PALE_ORANGE, "assistant", "requests with answers", "“Hot”", plots.PALE_GREEN),
     ):
-        box(ax, 1.05, y, food, 1.8, 0.5, PAPER)
+        box(ax, 1.05, y, food, 1.8, 0.5, plots.PAPER)
         arrow(ax, (1.95, y), (2.3, y))
         box(ax, 3.1, y, name, 1.6, 0.5, color, weight="bold")
         arrow(ax, (3.9, y), (5.35, y))
-        write(ax, 4.6, y + 0.27, request, fontsize=8, color=INK)
+        write(ax, 4.6, y + 0.27, request, fontsize=8, color=plots.INK)
         box(ax, 6.35, y, reply, 1.9, 0.58, tone)
-    arrow(ax, (3.1, 1.4), (3.1, 0.8), color=GREY)
-    ax.text(3.2, 1.1, "the same weights to begin with", ha="left", va="center", fontsize=8, color=GREY)
+    arrow(ax, (3.1, 1.4), (3.1, 0.8), color=plots.GREY)
+    ax.text(3.2, 1.1, "the same weights to begin with", ha="left", va="center", fontsize=8, color=plots.GREY)
     for x, title in ((1.05, "is trained on"), (4.6, "is asked"), (6.35, "writes")):
-        write(ax, x, 2.3, title, fontsize=9, color=GREY)
+        write(ax, x, 2.3, title, fontsize=9, color=plots.GREY)
     return fig
 
 
@@ -56,11 +41,11 @@ def prompt_parts(parts: Sequence[tuple[str, str]], counts: Sequence[int]) -> Fig
     heights = [0.2 + 0.19 * len(wrapped) for wrapped in lines]
     fig, ax = canvas(7.4, sum(heights) + 0.1 * len(heights) + 0.35)
     y = sum(heights) + 0.1 * len(heights)
-    colors = {"frame": SHADE, "request": PALE_BLUE, "answer": PALE_GREEN}
-    write(ax, 6.95, y + 0.18, "tokens", fontsize=9, color=GREY)
+    colors = {"frame": plots.SHADE, "request": plots.PALE_BLUE, "answer": plots.PALE_GREEN}
+    write(ax, 6.95, y + 0.18, "tokens", fontsize=9, color=plots.GREY)
     for (name, _), wrapped, height, count in zip(parts, lines, heights, counts, strict=True):
         color = colors["answer" if name == "answer" else "frame" if name == "frame" else "request"]
-        ax.add_patch(Rectangle((1.25, y - height), 5.3, height, facecolor=color, edgecolor=PAPER))
+        ax.add_patch(Rectangle((1.25, y - height), 5.3, height, facecolor=color, edgecolor=plots.PAPER))
         ax.text(1.38, y - height / 2, "\n".join(wrapped), ha="left", va="center", fontsize=8.5, family="monospace")
         ax.text(1.15, y - height / 2, name, ha="right", va="center", fontsize=9)
         write(ax, 6.95, y - height / 2, str(count), fontsize=9)
@@ -81,21 +66,26 @@ def batch_and_targets(
         for row, ids in enumerate(rows):
             for column, token in enumerate(ids):
                 if token == ignore_index:
-                    color = PAPER
+                    color = plots.PAPER
                 elif token == pad_token_id:
-                    color = PALE_ORANGE if title == "targets" else SHADE
+                    color = plots.PALE_ORANGE if title == "targets" else plots.SHADE
                 else:
-                    color = PALE_BLUE
+                    color = plots.PALE_BLUE
                 filled = title == "inputs" and column >= lengths[row]
-                edge = GREY if token == ignore_index else PAPER
-                face = SHADE if filled else color
+                edge = plots.GREY if token == ignore_index else plots.PAPER
+                face = plots.SHADE if filled else color
                 square = (column + 0.05, row + 0.1)
                 ax.add_patch(Rectangle(square, 0.9, 0.8, facecolor=face, edgecolor=edge, lw=0.8, ls=":"))
                 write(ax, column + 0.5, row + 0.5, str(token).replace("-", "−"), fontsize=8)
         ax.set(xlim=(0, len(rows[0])), ylim=(len(rows), 0), title=title)
         ax.axis("off")
-    kinds = ((PALE_BLUE, "token"), (PALE_ORANGE, "end of text"), (SHADE, "padding"), (PAPER, "left out of the loss"))
-    squares = [Patch(facecolor=color, edgecolor=GREY, lw=0.6, label=label) for color, label in kinds]
+    kinds = (
+        (plots.PALE_BLUE, "token"),
+        (plots.PALE_ORANGE, "end of text"),
+        (plots.SHADE, "padding"),
+        (plots.PAPER, "left out of the loss"),
+    )
+    squares = [Patch(facecolor=color, edgecolor=plots.GREY, lw=0.6, label=label) for color, label in kinds]
     fig.legend(handles=squares, loc="outside lower center", ncols=4, fontsize=8.5)
     return fig
 
@@ -105,8 +95,8 @@ def tokens_by_style(counts: Mapping[str, tuple[float, float]]) -> Figure:
     fig, ax = subplots(6.6, 0.7 + 0.5 * len(counts))
     for row, (prompt, answer) in enumerate(counts.values()):
         names = ("prompt", "answer") if row == 0 else (None, None)
-        ax.barh(row, prompt, color=PALE_BLUE, edgecolor=BLUE, height=0.6, label=names[0])
-        ax.barh(row, answer, left=prompt, color=PALE_GREEN, edgecolor=GREEN, height=0.6, label=names[1])
+        ax.barh(row, prompt, color=plots.PALE_BLUE, edgecolor=plots.BLUE, height=0.6, label=names[0])
+        ax.barh(row, answer, left=prompt, color=plots.PALE_GREEN, edgecolor=plots.GREEN, height=0.6, label=names[1])
         write(ax, prompt / 2, row, f"{prompt:.1f}", fontsize=9)
         write(ax, prompt + answer / 2, row, f"{answer:.1f}", fontsize=9)
     ax.set_yticks(range(len(counts)), list(counts))
@@ -122,12 +112,12 @@ def scores_by_group(
     """For each group of tasks, its mean scores (0 to 1) before and after as two dots joined by a line."""
     fig, ax = subplots(7, 0.9 + 0.36 * len(groups))
     for row, (old, new) in enumerate(zip(before, after, strict=True)):
-        ax.plot([old, new], [row, row], color=GREY, lw=1.5, zorder=1)
-    ax.plot(before, range(len(groups)), "o", ms=8, mfc=PAPER, mec=INK, mew=1.4, label="before")
-    ax.plot(after, range(len(groups)), "o", ms=8, color=BLUE, label="after")
+        ax.plot([old, new], [row, row], color=plots.GREY, lw=1.5, zorder=1)
+    ax.plot(before, range(len(groups)), "o", ms=8, mfc=plots.PAPER, mec=plots.INK, mew=1.4, label="before")
+    ax.plot(after, range(len(groups)), "o", ms=8, color=plots.BLUE, label="after")
     ax.set_yticks(range(len(groups)), [f"{name} ({size})" for name, size in zip(groups, sizes, strict=True)])
     ax.set(xlim=(-0.03, 1.03), xlabel="mean score (token F1)", ylim=(len(groups) - 0.5, -0.5))
-    ax.grid(axis="x", color=SHADE)
+    ax.grid(axis="x", color=plots.SHADE)
     ax.set_axisbelow(True)
     fig.legend(loc="outside upper right", ncols=2, fontsize=9)
     return fig
@@ -137,33 +127,33 @@ def answer_card(entry: Mapping[str, str], before: str, after: str, scores: tuple
     """One entry with its reference, and the answers of the model before and after, each with its score."""
     fig, ax = canvas(7.4, 3.3)
     rows = (
-        ("request", entry["instruction"] + (f"\n{entry['input']}" if entry["input"] else ""), PALE_BLUE, None),
-        ("reference", entry["output"], SHADE, None),
-        ("before", before, PAPER, scores[0]),
-        ("after", after, PALE_GREEN, scores[1]),
+        ("request", entry["instruction"] + (f"\n{entry['input']}" if entry["input"] else ""), plots.PALE_BLUE, None),
+        ("reference", entry["output"], plots.SHADE, None),
+        ("before", before, plots.PAPER, scores[0]),
+        ("after", after, plots.PALE_GREEN, scores[1]),
     )
     for number, (name, text, color, score) in enumerate(rows):
         y = 2.75 - 0.8 * number
         lines = [line for part in text.splitlines() or [""] for line in textwrap.wrap(part, 66) or [""]]
         if len(lines) > 3:
             lines = [*lines[:2], lines[2][:63] + " …"]
-        ax.add_patch(Rectangle((1.0, y - 0.34), 5.4, 0.68, facecolor=color, edgecolor=GREY, lw=0.6))
+        ax.add_patch(Rectangle((1.0, y - 0.34), 5.4, 0.68, facecolor=color, edgecolor=plots.GREY, lw=0.6))
         shown = "\n".join(lines).replace("$", r"\$")
         ax.text(1.1, y, shown, ha="left", va="center", fontsize=8.5, linespacing=1.15)
         ax.text(0.9, y, name, ha="right", va="center", fontsize=9)
         if score is not None:
             write(ax, 6.9, y, f"{score:.2f}", fontsize=10)
-    write(ax, 6.9, 1.62, "token F1", fontsize=8.5, color=GREY)
+    write(ax, 6.9, 1.62, "token F1", fontsize=8.5, color=plots.GREY)
     return fig
 
 
 def learning(tokens: Sequence[float], train: Sequence[float], val: Sequence[float]) -> Figure:
     """Training and validation loss over tokens seen, with a star where the validation loss is lowest."""
     fig, ax = subplots(6.4, 3.2)
-    ax.plot(tokens, train, "o-", ms=4, color=BLUE, label="training")
-    ax.plot(tokens, val, "s--", ms=4, color=ORANGE, label="validation")
+    ax.plot(tokens, train, "o-", ms=4, color=plots.BLUE, label="training")
+    ax.plot(tokens, val, "s--", ms=4, color=plots.ORANGE, label="validation")
     best = int(np.argmin(val))
-    ax.plot(tokens[best], val[best], "*", ms=14, color=INK, label="lowest validation loss")
+    ax.plot(tokens[best], val[best], "*", ms=14, color=plots.INK, label="lowest validation loss")
     ax.set(xlabel="tokens seen, in thousands", ylabel="loss (nats per target)", ylim=(0, None))
     ax.legend()
     return fig

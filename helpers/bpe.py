@@ -17,6 +17,7 @@ from pathlib import Path
 import regex
 
 from .files import write_whole
+from .guards import takes_file
 
 Pair = tuple[int, int]
 
@@ -188,6 +189,7 @@ def save_bpe(tokenizer: BPETokenizer, path: Path | str) -> None:
     write_whole(path, lambda temporary: Path(temporary).write_text(json.dumps(parts), encoding="utf-8"))
 
 
+@takes_file
 def load_bpe(path: Path | str) -> BPETokenizer:
     """Read what `save_bpe` wrote. Raises ValueError if `path` holds anything else."""
     try:

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 from .files import existing_file, first_line, read_tensors, write_whole
-from .gpt import GPT_CONFIG_124M, GPTModel, model_config
+from .gpt import GPT_CONFIG_124M, GPTModel, check_sizes, model_config
 from .training import Progress
 
 _COMPILED = "_orig_mod."  # what torch.compile puts before every name
@@ -31,8 +31,8 @@ def save_model(model: torch.nn.Module, path: Path | str) -> None:
     """
     weights, places = {}, set()
     for name, weight in model.state_dict().items():
-        place = (weight.data_ptr(), weight.shape)
-        if place not in places:
+        place = _place(weight)
+        if place not in places or not weight.numel():
             weights[name.replace(_COMPILED, "")] = weight.detach().contiguous()
         places.add(place)
     config = model_config(model)
@@ -169,7 +169,11 @@ def load_saved_gpt(path: Path | str) -> tuple[GPTModel, dict[str, Any]]:
             "load_checkpoint, and save that again"
         )
     config = {name: config[name] for name in GPT_CONFIG_124M}
-    model = GPTModel(config)
+    try:
+        check_sizes(config, weights)
+        model = GPTModel(config)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged, or not a model of this course: {error}") from None
     head, embedding = weights.get("out_head.weight"), weights.get("tok_emb.weight")
     if head is None or (embedding is not None and head.data_ptr() == embedding.data_ptr()):  # one tensor for both
         model.out_head.weight = model.tok_emb.weight
@@ -192,7 +196,7 @@ def _load(model: torch.nn.Module, weights: dict[str, torch.Tensor], path: Path |
         twins = [
             other
             for other in compiled
-            if other != name and other in weights and own[compiled[other]].data_ptr() == own[full].data_ptr()
+            if other != name and other in weights and _place(own[compiled[other]]) == _place(own[full])
         ]
         if twins and name not in weights:
             shared[name] = weights[twins[0]]
@@ -212,6 +216,11 @@ def _load(model: torch.nn.Module, weights: dict[str, torch.Tensor], path: Path |
         raise ValueError(f"{path} cannot be loaded into this model: {first_line(error, 200)}") from None
 
 
+def _place(weight: torch.Tensor) -> tuple:
+    """Equal for two tensors that are one: a transposed matrix shares its numbers, but is another tensor."""
+    return weight.data_ptr(), weight.shape, weight.stride()
+
+
 def _fits(own: dict[str, Any], saved: dict[str, Any]) -> bool:
     """Whether two optimizers' states are of one kind and have the same groups of parameters."""
     groups, others = own["param_groups"], saved["param_groups"]
@@ -228,7 +237,7 @@ def _without_numpy(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
-        return torch.from_numpy(value.copy())
+        return torch.from_numpy(value.astype(value.dtype.newbyteorder("=")))
     if isinstance(value, dict):
         return {_without_numpy(key): _without_numpy(item) for key, item in value.items()}
     if type(value) in (list, tuple):

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from .files import existing_file, first_line
 from .guards import evaluation_mode, guard
 from .tokenizers import takes_tokenizer
 from .training import evaluated_steps, interruptible
@@ -42,6 +43,12 @@ def create_balanced_dataset(df: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([ham.sample(len(spam), random_state=123), spam])
 
 
+def _check_fractions(train_frac: float, validation_frac: float) -> None:
+    if train_frac != train_frac or validation_frac != validation_frac:  # NaN is neither too small nor too large
+        raise ValueError(f"train_frac={train_frac}, validation_frac={validation_frac}: numbers are expected")
+
+
+@guard(_check_fractions)
 def random_split(
     df: pd.DataFrame, train_frac: float, validation_frac: float
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -64,10 +71,15 @@ def read_messages(csv_file: Path | str) -> pd.DataFrame:
     ValueError, with the row, for a missing column, a label other than 0 and 1, or an empty text.
     """
     try:
-        content = Path(csv_file).read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+        content = existing_file(csv_file).read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError:
         raise ValueError(f"{csv_file} is not text in UTF-8") from None
-    data = pd.read_csv(StringIO(content), dtype={"Text": str}, keep_default_na=False, lineterminator="\n")
+    if "\0" in content:  # where pandas would cut a text off
+        raise ValueError(f"{csv_file} holds the character NUL: it is no text, or damaged")
+    try:
+        data = pd.read_csv(StringIO(content), dtype={"Text": str}, keep_default_na=False, lineterminator="\n")
+    except ValueError as error:  # pandas' own errors are of this kind
+        raise ValueError(f"{csv_file} cannot be read as a table ({first_line(error)})") from None
     missing = [column for column in ("Label", "Text") if column not in data.columns]
     if missing or data.empty:
         raise ValueError(f"{csv_file} has no {missing[0] + ' column' if missing else 'rows'}")

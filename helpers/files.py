@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 if TYPE_CHECKING:
     import torch
@@ -22,10 +23,11 @@ def write_text_whole(path: Path | str, text: str) -> None:
 def write_whole(path: Path | str, write: Callable[[str], None]) -> None:
     """Call `write(temporary)`, then rename the temporary file to `path`: whoever reads `path` finds a whole file.
 
-    A `path` that begins with "~" lies in the home folder; folders that do not exist are made.
+    A `path` that begins with "~" lies in the home folder; folders that do not exist are made. Raises OSError, the file
+    at `path` as it was, if it cannot be written.
     """
-    path = check_writable(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    target = check_writable(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         temporary.touch()
         mode = temporary.stat().st_mode  # what the user's umask asks for; safetensors would leave 0600
@@ -34,7 +36,9 @@ def write_whole(path: Path | str, write: Callable[[str], None]) -> None:
             temporary.chmod(mode)
         with temporary.open("r+b") as file:  # Windows flushes only what may be written
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, target)
+    except (SafetensorError, RuntimeError) as error:  # how safetensors and torch say that they could not write
+        raise OSError(f"{path} cannot be written; is the disk full? ({first_line(error)})") from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -61,6 +65,14 @@ def existing_file(path: Path | str) -> Path:
     if not expanded.is_file():
         raise FileNotFoundError(f"{path} does not exist" if not expanded.exists() else f"{path} is not a file")
     return expanded
+
+
+def read_json(path: Path | str) -> Any:
+    """What a JSON file in UTF-8 holds. Raises FileNotFoundError, or ValueError if it is not JSON."""
+    try:
+        return json.loads(existing_file(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not a JSON file, or it is damaged ({first_line(error)})") from None
 
 
 def read_tensors(path: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

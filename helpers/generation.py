@@ -6,6 +6,7 @@ of ids, or a list of rows of any lengths. The options of all functions have one 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -53,6 +54,9 @@ def _check_choice(logits: torch.Tensor, temperature: float, top_k: int | None, t
     if top_k is not None and top_k > logits.shape[-1]:
         raise ValueError(f"top_k={top_k} is more than the {logits.shape[-1]} tokens of the vocabulary")
     check_numbers(logits)
+    highest = logits.amax(dim=-1)
+    if (highest == -torch.inf).any() or (temperature > 0 and (highest == torch.inf).any()):
+        raise ValueError("logits has a row whose highest entry is infinite: it gives no probabilities to choose by")
 
 
 @guard(_check_choice)
@@ -180,6 +184,8 @@ def generate_stream(
         raise ValueError(
             f"the prompt holds the token id {wrong}; the model's vocabulary has 0 to {len(words.weight) - 1}"
         )
+    if seed is not None and not hasattr(seed, "__index__"):
+        raise ValueError(f"seed={seed!r} must be a whole number, or None")
     device = next(model.parameters()).device
     generator = None if seed is None else torch.Generator(device).manual_seed(seed)
     choice = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "generator": generator}
@@ -284,6 +290,8 @@ def _pad(rows: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _check_lengths(max_new_tokens: int, context_size: int) -> None:
+    if not hasattr(max_new_tokens, "__index__") or not hasattr(context_size, "__index__"):
+        raise ValueError(f"max_new_tokens={max_new_tokens!r} and context_size={context_size!r} must be whole numbers")
     if max_new_tokens < 0 or context_size < 1:
         raise ValueError(
             f"max_new_tokens={max_new_tokens} must be at least 0 and context_size={context_size} at least 1"
@@ -291,8 +299,13 @@ def _check_lengths(max_new_tokens: int, context_size: int) -> None:
 
 
 def _check_sampling(temperature: float, top_k: int | None, top_p: float | None) -> None:
-    if not temperature >= 0:  # NaN is neither above nor below
-        raise ValueError(f"temperature={temperature} must not be negative (0 takes the most probable token)")
+    numbers = {"temperature": temperature, "top_k": top_k or 0, "top_p": top_p or 0}
+    for name, value in numbers.items():
+        if not hasattr(value, "__index__" if name == "top_k" else "__float__"):
+            kind = "whole number" if name == "top_k" else "number"
+            raise ValueError(f"{name}={value!r} must be a {kind}")
+    if not 0 <= temperature < math.inf:  # NaN is neither above nor below
+        raise ValueError(f"temperature={temperature} must be finite and not negative (0 takes the most probable token)")
     if 0 < temperature < 1e-30:  # logits divided by it would be infinite
         raise ValueError(f"temperature={temperature} is too small to divide by; 0 takes the most probable token")
     if top_k is not None and top_k < 1:

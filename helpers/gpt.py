@@ -7,6 +7,7 @@ The output layer has weights of its own, as in the book; GPT-2 itself reuses the
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -89,6 +90,22 @@ def model_config(model: nn.Module) -> dict[str, Any] | None:
         return None
 
 
+def check_sizes(cfg: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> None:
+    """Raise ValueError unless weights, by their names in a `GPTModel`, have the sizes that a configuration says.
+
+    To call before a model is built for weights from a file, whose configuration may say anything.
+    """
+    words, positions = weights.get("tok_emb.weight", weights.get("out_head.weight")), weights.get("pos_emb.weight")
+    for names, tensor in ((("vocab_size", "emb_dim"), words), (("context_length", "emb_dim"), positions)):
+        said = [cfg[name] for name in names]
+        if tensor is None or list(tensor.shape) != said:
+            has = "no weights for it" if tensor is None else f"weights of {list(tensor.shape)}"
+            raise ValueError(f"the configuration says {said} for {' and '.join(names)}, and there are {has}")
+    layers = len({name.split(".")[1] for name in weights if name.startswith("trf_blocks.")})
+    if layers != cfg["n_layers"]:
+        raise ValueError(f"the configuration says {cfg['n_layers']!r} for n_layers, and there are weights of {layers}")
+
+
 class LayerNorm(nn.Module):
     """Gives each token's vector mean 0 and variance 1, then scales and shifts it (section 4.2; Ba et al., 2016).
 
@@ -158,6 +175,9 @@ class TransformerBlock(nn.Module):
 
 
 def _check_shape(in_idx: torch.Tensor) -> None:
+    if not isinstance(in_idx, torch.Tensor) or in_idx.is_floating_point():
+        given = in_idx.dtype if isinstance(in_idx, torch.Tensor) else type(in_idx).__name__
+        raise ValueError(f"in_idx is a {given}: a tensor of token ids, int64 (B, T), is expected")
     if in_idx.dim() != 2:
         raise ValueError(f"in_idx must have the shape (B, T), got {tuple(in_idx.shape)}")
 
@@ -166,6 +186,12 @@ def _check_config(cfg: dict[str, Any]) -> None:
     missing = [name for name in GPT_CONFIG_124M if name not in cfg]
     if missing:
         raise ValueError(f"cfg has no entry {missing[0]!r}; a configuration has {', '.join(GPT_CONFIG_124M)}")
+    for name in ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers"):
+        value, least = cfg[name], int(name != "n_layers")
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            raise ValueError(f"cfg[{name!r}] is {value!r}: a whole number of at least {least} is expected")
+    if not isinstance(cfg["drop_rate"], Real) or not 0 <= cfg["drop_rate"] <= 1:
+        raise ValueError(f"cfg['drop_rate'] is {cfg['drop_rate']!r}: a number from 0 to 1 is expected")
 
 
 class GPTModel(nn.Module):

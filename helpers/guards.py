@@ -14,6 +14,8 @@ from contextlib import contextmanager
 
 import torch
 
+from .files import existing_file
+
 
 def guard(check: Callable[..., None]) -> Callable[[Callable], Callable]:
     """A decorator that calls `check` with those arguments of a function that it names, before the function itself.
@@ -71,6 +73,26 @@ def expects_numbers(function: Callable) -> Callable:
     return checking
 
 
+def takes_file(function: Callable) -> Callable:
+    """A decorator: the function's argument `path` is a file that exists, also one in the home folder, "~".
+
+    Brackets in it that are nested too deeply to be read raise ValueError.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def finding(*arguments, **options):
+        bound = signature.bind(*arguments, **options)
+        path = bound.arguments["path"]
+        bound.arguments["path"] = existing_file(path)
+        try:
+            return function(*bound.args, **bound.kwargs)
+        except RecursionError:
+            raise ValueError(f"{path} is nested too deeply to be read") from None
+
+    return finding
+
+
 def check_numbers(logits: torch.Tensor) -> torch.Tensor:
     """The logits, or ValueError if some are NaN."""
     if logits.isnan().any():
@@ -83,12 +105,12 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[torch.nn.Module]:
     """Put a model into evaluation mode (no dropout) for a `with` block, and back into the mode that it was in.
 
     It goes back after an error and after Ctrl-C too, and each module to a mode of its own: what was in evaluation mode
-    before, such as a frozen part of a model in training, stays in it.
+    before, such as a frozen part of a model in training, is in it afterwards.
     """
-    in_training = [module for module in model.modules() if module.training]
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         yield model
     finally:
-        for module in in_training:
-            module.training = True
+        for module, training in modes:
+            module.training = training

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from .files import write_text_whole
 from .generation import generate_batch
-from .guards import evaluation_mode
+from .guards import evaluation_mode, guard
 from .speed.chosen import logits_at
 from .tokenizers import END_OF_TEXT, takes_tokenizer
 
@@ -92,6 +92,12 @@ def check_entries(
                 raise ValueError(f"{name}[{number}][{key!r}] is empty")
 
 
+def _check_fractions(train_frac: float, test_frac: float) -> None:
+    if train_frac != train_frac or test_frac != test_frac:  # NaN is neither too small nor too large
+        raise ValueError(f"train_frac={train_frac}, test_frac={test_frac}: numbers are expected")
+
+
+@guard(_check_fractions)
 def split_entries(
     data: Sequence[Entry], train_frac: float = 0.85, test_frac: float = 0.1
 ) -> tuple[Sequence[Entry], Sequence[Entry], Sequence[Entry]]:
@@ -206,10 +212,12 @@ def calc_loss_per_token(data_loader: DataLoader, model: torch.nn.Module, device:
     with evaluation_mode(model), torch.no_grad():
         for input_batch, target_batch in data_loader:
             labels = int((target_batch != -100).sum())
+            if labels == 0:  # a batch without a target adds nothing
+                continue
             total += calc_loss_batch_labels(input_batch, target_batch, model, device).item() * labels
             count += labels
     if count == 0:
-        raise ValueError("data_loader has no batch: there is nothing to average")
+        raise ValueError("data_loader has no batch with a target: there is nothing to average")
     return total / count
 
 
@@ -239,10 +247,12 @@ def answer_entries(
 
     Entries need no output. `options` go to `generate_batch`, such as temperature. The model is put into evaluation
     mode for this. Raises ValueError for an entry without an instruction, for a prompt that leaves no room for an
-    answer, and as `generate_batch`.
+    answer, for a batch_size below 1, and as `generate_batch`.
     """
     if len(entries) == 0:
         return []
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be at least 1")
     check_entries(entries, ("instruction", "input"), optional=("input",), name="entries")
     prompts = [tokenizer.encode(style.prompt({"input": "", **entry})) for entry in entries]
     for number, prompt in enumerate(prompts):

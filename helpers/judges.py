@@ -18,7 +18,7 @@ from typing import Any
 
 import regex
 
-from .files import progress_bar, write_text_whole
+from .files import check_writable, progress_bar, read_json, write_text_whole
 from .instructions import check_entries
 from .model_client import OLLAMA, query_model
 
@@ -153,8 +153,12 @@ class _Words:
 
 
 def _words(text: str) -> list[str]:
-    # Letters may be written in one piece or as letter and accent; a minus and an apostrophe in two ways each.
-    text = unicodedata.normalize("NFC", text.lower()).replace("−", "-").replace("’", "'")
+    if not isinstance(text, str):
+        raise ValueError(f"answer and reference must be strings, not {type(text).__name__}")
+    # Letters may be written in one piece or as letter and accent; a minus and an apostrophe in two ways each. Case
+    # folding makes "Straße" and "STRASSE" one word too, and one letter of the two small sigmas of Greek.
+    text = unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
+    text = text.replace("−", "-").replace("’", "'")
     return _WORDS.findall(text) or text.split()  # a text of punctuation alone is compared as it is
 
 
@@ -174,7 +178,7 @@ def _score_in(answer: str) -> int | None:
     A number counts if it is the whole answer, follows "score" or stands before "/100". Others, as in "it has 3
     mistakes", are not scores, and neither is what is said of the scale: "score (0-100)", "a full score of 100".
     """
-    answer = re.sub(r"(?s).*</think>", "", answer)  # models that reason aloud first
+    answer = answer.rpartition("</think>")[2]  # models that reason aloud first
     if "<think>" in answer:  # cut off before it came to its answer
         return None
     for scale in _SCALES:
@@ -182,15 +186,17 @@ def _score_in(answer: str) -> int | None:
     found = re.findall(rf"^\W*?{_NUMBER}(?:\s*(?:/|out of)\s*100)?\W*$", answer.strip()) or re.findall(
         rf"(?i)\b(?:score|grade|rating)\b\W*(?:(?:is|of|as|it|at)\W+)*?{_NUMBER}(?!\s*/)", answer
     ) + re.findall(rf"(?i){_NUMBER}\s*(?:/|out of)\s*100\b", answer)
+    if any(len(value) > 1000 for value in found):  # Python refuses to read numbers of thousands of digits
+        return None
     values = {int(value) for value in found}
     return values.pop() if len(values) == 1 and max(values) <= 100 else None
 
 
 def _read_answers(path: Path | str | None) -> dict[str, str]:
-    if path is None or not Path(path).exists():
+    if path is None or not check_writable(path).exists():
         return {}
     try:
-        answers = json.loads(Path(path).read_text(encoding="utf-8"))
+        answers = read_json(path)
     except ValueError:
         answers = None
     if not isinstance(answers, dict) or not all(isinstance(answer, str) for answer in answers.values()):

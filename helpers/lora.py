@@ -11,6 +11,7 @@ import copy
 import json
 import math
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,13 @@ import torch.nn as nn
 from safetensors.torch import save_file
 
 from .files import existing_file, first_line, read_tensors, write_whole
+from .guards import guard
 from .speed.parts import is_linear, register_linear
+
+
+def _check_alpha(alpha: float) -> None:
+    if not isinstance(alpha, Real):
+        raise ValueError(f"alpha={alpha!r} must be a positive number")
 
 
 class LoRALayer(nn.Module):
@@ -33,6 +40,7 @@ class LoRALayer(nn.Module):
     made that way, give alpha times rank. Raises ValueError for a rank below 1 and for an alpha that is not positive.
     """
 
+    @guard(_check_alpha)
     def __init__(self, in_dim: int, out_dim: int, rank: int, alpha: float):
         super().__init__()
         if not isinstance(rank, int) or rank < 1:
@@ -170,6 +178,7 @@ def save_adapter(model: nn.Module, path: Path | str, also: Sequence[str] = ()) -
     if len(sizes) > 1:
         raise ValueError(f"an adapter has one rank and one alpha; this model's layers have {sorted(sizes)}")
     [(rank, alpha)] = sizes
+    alpha = alpha if isinstance(alpha, int) else float(alpha)  # JSON does not know NumPy's numbers
     settings = {"rank": rank, "alpha": alpha, "targets": list(layers), "also": list(also)}
     write_whole(path, lambda temporary: save_file(tensors, temporary, metadata={"lora": json.dumps(settings)}))
 

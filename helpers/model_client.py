@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+from .files import first_line
+
 OLLAMA = "http://localhost:11434/api/chat"
 _RETRY_PAUSES = (0.0, 2.0, 5.0)  # seconds before each attempt
 
@@ -46,17 +48,20 @@ def query_model(
     model, ValueError for an address of neither kind or a request that the server refuses.
     """
     body = _request_body(prompt, model, url, seed, temperature, num_ctx, max_tokens)
-    headers = {"Content-Type": "application/json"} | _authorization(api_key)
+    key = _checked(api_key)
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
     request = urllib.request.Request(url, json.dumps({**body, "stream": True}).encode(), headers)
     failure: Exception | None = None
     for pause in _RETRY_PAUSES:
         time.sleep(pause)
         try:
             with _opener(url).open(request, timeout=timeout) as response:
-                return "".join(_pieces(response))
+                return "".join(_pieces(response, key))
         except urllib.error.HTTPError as error:
             with error:
-                message = _error_message(error.read())
+                message = _error_message(error.read(), key)
+            if error.code in (301, 302, 303, 307, 308):
+                message = "it redirects to another address, where neither the question nor a key is sent"
             if error.code < 500 and error.code not in (408, 429):
                 raise _refusal(error.code, message, model, url) from None
             failure = ConnectionError(f"The server at {url} fails ({error.code}: {message}); look into its log.")
@@ -71,16 +76,23 @@ def query_model(
                 start = "`ollama serve`" if _is_ollama(url) else "for instance `transformers serve FOLDER`"
                 raise ConnectionError(f"No server is running at {url} ({reason}); start it ({start}).") from None
             else:
-                detail = str(reason) or type(reason).__name__
+                detail = first_line(reason)
                 failure = ConnectionError(f"The server at {url} broke off its answer ({detail}); look into its log.")
     raise failure
 
 
-def _authorization(api_key: str | None) -> dict[str, str]:
+def _checked(api_key: str | None) -> str:
     key = (api_key or "").strip()
     if not all("!" <= letter <= "~" for letter in key):
         raise ValueError("api_key contains a blank, a line end or a letter outside ASCII; check how it was read")
-    return {"Authorization": f"Bearer {key}"} if key else {}
+    return key
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """urllib would take the key along to any other machine."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 class _Broken(Exception):
@@ -88,8 +100,12 @@ class _Broken(Exception):
 
 
 def _is_ollama(url: str) -> bool:
-    parts = urlsplit(url)
-    if parts.scheme in ("http", "https") and parts.path.endswith(("/api/chat", "/chat/completions")):
+    try:
+        parts = urlsplit(url)
+        whole = bool(parts.hostname) and parts.port != 0 and all(letter > " " for letter in url)
+    except ValueError:  # no port, or no address of a machine
+        whole = False
+    if whole and parts.scheme in ("http", "https") and parts.path.endswith(("/api/chat", "/chat/completions")):
         return parts.path.endswith("/api/chat")
     raise ValueError(
         f"url={url!r} must be http(s)://... and end in /api/chat (Ollama) or /v1/chat/completions (others)"
@@ -112,10 +128,10 @@ def _opener(url: str) -> urllib.request.OpenerDirector:
         here = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         here = False
-    return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if here else []))
+    return urllib.request.build_opener(_NoRedirect, *([urllib.request.ProxyHandler({})] if here else []))
 
 
-def _pieces(response: http.client.HTTPResponse) -> Iterator[str]:
+def _pieces(response: http.client.HTTPResponse, key: str) -> Iterator[str]:
     """The pieces of an answer: JSON lines (Ollama), server-sent events (OpenAI), or one JSON document (either)."""
     whole = response.headers.get_content_type() == "application/json"
     lines = [response.read()] if whole else response
@@ -127,17 +143,17 @@ def _pieces(response: http.client.HTTPResponse) -> Iterator[str]:
             return
         if not line.startswith(b"{"):
             if whole:
-                raise _Broken(f"it is not a JSON object: {line[:80]!r}")
+                raise _Broken(f"it is not a JSON object: {_hide(line, key)[:80]!r}")
             continue  # empty lines, and comments that keep the connection open
         try:
             part = json.loads(line)
             if "error" in part:
-                raise _Broken(_error_message(line))
+                raise _Broken(_error_message(line, key))
             choice = part["choices"][0] if part.get("choices") else part
             message = choice.get("message") or choice.get("delta") or {}
             yield _text_of(message.get("content"))
-        except (ValueError, AttributeError, KeyError, TypeError) as error:
-            raise _Broken(f"it is not of the protocol: {line[:80]!r}") from error
+        except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
+            raise _Broken(f"it is not of the protocol: {_hide(line, key)[:80]!r}") from error
         if whole or part.get("done") or choice.get("finish_reason"):
             return
     raise _Broken("it ended too early")
@@ -146,9 +162,14 @@ def _pieces(response: http.client.HTTPResponse) -> Iterator[str]:
 def _is_json(body: bytes) -> bool:
     try:
         json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
+
+
+def _hide(body: bytes, key: str) -> bytes:
+    """What a server sent, without the key: some say it in their errors."""
+    return body.replace(key.encode(), b"(api_key)") if key else body
 
 
 def _text_of(content: Any) -> str:
@@ -160,13 +181,14 @@ def _text_of(content: Any) -> str:
     return content or ""
 
 
-def _error_message(body: bytes) -> str:
+def _error_message(body: bytes, key: str) -> str:
     """What a server says went wrong: {"error": text}, {"error": {"message": text}}, {"detail": text}, or text."""
+    body = _hide(body, key)
     try:
         content = json.loads(body)
         error = content.get("error") or content.get("detail") or content
         message = error.get("message", error) if isinstance(error, dict) else error
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         message = body.decode(errors="replace")
     return " ".join(str(message).split())[:200]
 

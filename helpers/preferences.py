@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from .guards import evaluation_mode
+from .guards import evaluation_mode, guard
 from .instructions import PHI3, Entry, PromptStyle, check_entries, masked_collate_fn
 from .speed.chosen import logits_at
 from .tokenizers import takes_tokenizer
@@ -72,6 +72,12 @@ class PreferenceDataset(Dataset):
         return len(self.prompts)
 
 
+def _check_pairs(batch: Sequence[Any]) -> None:
+    if not batch:
+        raise ValueError("batch holds no pair")
+
+
+@guard(_check_pairs)
 def preference_collate_fn(
     batch: Sequence[tuple[Sequence[int], Sequence[int], int, torch.Tensor]], **options: Any
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:

@@ -17,8 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.overrides import TorchFunctionMode
 
-from .files import existing_file, first_line, read_tensors, write_text_whole, write_whole
-from .gpt import GPTModel, gpt_config, model_config
+from .files import existing_file, first_line, read_json, read_tensors, write_text_whole, write_whole
+from .gpt import GPTModel, check_sizes, gpt_config, model_config
 from .settings import Profile
 from .texts import cache_dir, data_folders
 from .tokenizers import END_OF_TEXT
@@ -73,6 +73,7 @@ def load_course_model(path: Path | str = COURSE_MODEL_FILE) -> tuple[GPTModel, d
                 scale = stored.get(name + _SCALE)
                 weights[name] = weight if scale is None else weight.float() * scale[:, None]
         weights["out_head.weight"] = weights["tok_emb.weight"]
+        check_sizes(cfg, weights)
         model = _without_weights(cfg)
         model.load_state_dict(weights, assign=True)
     except Exception as error:
@@ -209,6 +210,7 @@ def read_gpt2(folder: Path | str) -> tuple[GPTModel, dict[str, Any]]:
     settings = _settings(folder)
     file, cfg = folder / _WEIGHTS, {**_config(settings), "drop_rate": 0.0}
     _check_layers(file, cfg["n_layers"])
+    _check_tables(file, cfg)
     model = _without_weights(cfg)
     for part in ("", *(f"h.{layer}." for layer in range(cfg["n_layers"]))):
         _fill(model, file, part)
@@ -394,14 +396,14 @@ def _tied_state(model: GPTModel) -> tuple[dict[str, Any], dict[str, torch.Tensor
 def _settings(folder: Path) -> dict[str, Any]:
     """What a folder's config.json says. Raises ValueError if it is missing, damaged, or not a GPT-2's."""
     try:
-        settings = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        settings = read_json(folder / _CONFIG)
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder} has no readable config.json ({first_line(error)})") from None
     if isinstance(settings, dict) and "n_ctx" in settings:
         settings.setdefault("n_positions", settings["n_ctx"])
     for name in ("vocab_size", "n_positions", "n_embd", "n_head", "n_layer"):
-        if not isinstance(settings, dict) or not isinstance(settings.get(name), int):
-            raise ValueError(f"{folder} has a config.json that is not a GPT-2's: it has no number {name}")
+        if not isinstance(settings, dict) or type(settings.get(name)) is not int or settings[name] < 1:
+            raise ValueError(f"{folder} has a config.json that is not a GPT-2's: it has no number {name} of at least 1")
     return settings
 
 
@@ -410,10 +412,25 @@ def _is_tied(settings: dict[str, Any]) -> bool:
 
 
 def _check_layers(file: Path, layers: int) -> None:
-    """Raise ValueError if a file has more layers than its configuration says."""
-    beyond = [name for name in _read_names(file) if name.startswith("h.") and int(name.split(".")[1]) >= layers]
-    if beyond:
-        raise ValueError(f"{file} and its {_CONFIG} disagree: n_layer is {layers}, but the file has {min(beyond)}")
+    """Raise ValueError if a file has other layers than its configuration says."""
+    found: dict[str, str] = {}
+    for name in _read_names(file):
+        if name.startswith("h."):
+            found.setdefault(name.split(".")[1], name)
+    beyond = [name for layer, name in found.items() if not layer.isdecimal() or int(layer) >= layers]
+    if beyond or len(found) < layers:
+        has = min(beyond) if beyond else f"{len(found)} layers"
+        raise ValueError(f"{file} and its {_CONFIG} disagree: n_layer is {layers}, but the file has {has}")
+
+
+def _check_tables(file: Path, cfg: dict[str, Any]) -> None:
+    """Raise ValueError, before memory is taken, if a file's embeddings have other sizes than its configuration says."""
+    stored = _read(file, "")
+    for name, length in (("wte.weight", "vocab_size"), ("wpe.weight", "context_length")):
+        if name not in stored:
+            raise ValueError(f"{file} is not a whole GPT-2: it lacks {name}")
+        if tuple(stored[name].shape) != (cfg[length], cfg["emb_dim"]):
+            raise ValueError(f"{file} and its {_CONFIG} disagree: {name} has shape {tuple(stored[name].shape)}")
 
 
 def _config(settings: dict[str, Any]) -> dict[str, Any]:

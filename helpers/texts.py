@@ -181,10 +181,10 @@ def fetch(file: DataFile) -> Path:
             try:
                 return _download(url, file, folder)
             except Exception as error:  # pooch raises requests' errors, OSError and ValueError alike
-                failures[url] = f"{url}: {first_line(error)}"
+                failures[url] = f"{url}: {first_line(error, 80)}"
     raise ConnectionError(
-        f"{file.name} could not be downloaded. Put it into a folder and name that folder in COURSE_DATA_DIR, or use "
-        f"the quick profile, which needs no download. Tried " + "; ".join(failures.values())
+        f"{file.name} could not be downloaded. Put it into a folder and name that in COURSE_DATA_DIR, or use the quick "
+        f"profile, which needs no download. Tried " + "; ".join(failures.values())
     )
 
 

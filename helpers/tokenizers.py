@@ -127,12 +127,12 @@ class AnyTokenizer:
             if not any(part is None for part in parts):
                 raise
         text, known = "", []
-        for token_id, part in zip([*ids, -1], [*parts, None], strict=True):
+        for token_id, part in zip([*ids, None], [*parts, None], strict=True):  # None: the end
             if part is not None:
                 known.append(token_id)
                 continue
             text += self.tokenizer.decode(known) if known else ""
-            text += "" if token_id == -1 else "\ufffd"
+            text += "" if token_id is None else "\ufffd"
             known = []
         return text
 

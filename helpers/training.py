@@ -98,7 +98,8 @@ class Progress:
     """Where a run is: epochs and batches begun, updates made, tokens (or labels) seen, and how to go on from here.
 
     `random_epoch` is torch's random state from before the epoch's batches were drawn, and `loader_epoch` those of the
-    loader's own generators, so that a resumed run can draw the same batches again. All entries are those of the last
+    loader's own generators, so that a resumed run can draw the same batches again. After the last update of an epoch,
+    `loader_epoch` is what the next epoch begins with. All entries are those of the last
     update: batches that were computed after it, for an update that was interrupted, are not counted.
     """
 
@@ -153,6 +154,8 @@ def training_steps(
 
 
 def _check_steps(model, train_loader, optimizer, num_epochs, progress: Progress, accumulate: int) -> None:
+    if not hasattr(accumulate, "__index__") or not hasattr(num_epochs, "__index__"):
+        raise ValueError(f"accumulate={accumulate!r} and num_epochs={num_epochs!r} must be whole numbers")
     if accumulate < 1 or num_epochs < 0:
         raise ValueError(f"accumulate={accumulate} must be at least 1 and num_epochs={num_epochs} at least 0")
     if len(train_loader) < accumulate:
@@ -195,6 +198,7 @@ def _steps(
 ) -> Iterator[Progress]:
     """The updates of `training_steps`."""
     begin, tokens_before = time.perf_counter(), progress.tokens_seen
+    generators = _generators(train_loader)
     with progress_bar(total=num_epochs * len(train_loader), leave=False, unit="batch") as bar:
         bar.update(progress.epoch * len(train_loader) + progress.batch)
         while progress.epoch < num_epochs:
@@ -226,27 +230,35 @@ def _steps(
                 progress.loss = sum(losses) / together
                 losses, tokens = [], 0
                 if progress.batch == len(train_loader):
+                    next(batches, None)  # some samplers draw once more at their end
+                now = [generator.get_state() for generator in generators]
+                if progress.batch == len(train_loader):
                     progress.epoch, progress.batch = progress.epoch + 1, 0
-                    progress.random_epoch, progress.loader_epoch = None, []
+                    progress.random_epoch, progress.loader_epoch = None, now
                 yield progress
+                _set_states(generators, now)  # an evaluation may have drawn from the same loader
 
 
 def _batches_left(train_loader: DataLoader, progress: Progress) -> Iterator[Any]:
     """The batches of this epoch that are not done yet, in the order that the epoch began with."""
     generators = _generators(train_loader)
+    _set_states(generators, progress.loader_epoch)  # none in a run that begins
     if progress.batch == 0:
         progress.random_epoch = torch.get_rng_state()
         progress.loader_epoch = [generator.get_state() for generator in generators]
         return iter(train_loader)
     now = torch.get_rng_state()
     torch.set_rng_state(progress.random_epoch)
-    for generator, state in zip(generators, progress.loader_epoch, strict=False):
-        generator.set_state(state)
     batches = iter(train_loader)
     for _ in range(progress.batch):
         next(batches)
     torch.set_rng_state(now)
     return batches
+
+
+def _set_states(generators: list[torch.Generator], states: list[torch.Tensor]) -> None:
+    for generator, state in zip(generators, states, strict=False):
+        generator.set_state(state)
 
 
 def _generators(train_loader: DataLoader) -> list[torch.Generator]:

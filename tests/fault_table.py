@@ -1,4 +1,4 @@
-"""A pytest plugin: the faults and bad inputs that tests tried, and what happened, as a table that the run itself writes.
+"""A pytest plugin: the faults and bad inputs that tests tried, and what happened, as a table that the run writes.
 
 A test takes the fixture `fault`, says what it does and what is expected, and lets it watch. COURSE_FAULT_TABLE names
 the Markdown file that the table goes to at the end of the run, also when several processes share the tests.
@@ -70,7 +70,7 @@ def table(reports: list[pytest.TestReport]) -> str:
     rows = []
     for report in reports:
         found = [row for name, row in getattr(report, "user_properties", ()) if name == "fault"]
-        if getattr(report, "when", None) == "call" or getattr(report, "failed", False):
+        if getattr(report, "outcome", None) != "skipped" and (report.when == "call" or report.failed):
             rows += [{**row, "test": report.outcome} for row in found]
     rows.sort(key=lambda row: row["area"])
     passed = sum(row["test"] == "passed" for row in rows)

@@ -336,18 +336,6 @@ class TestWriting:
             save_model(tiny_model(), tmp_path / "model")
         assert os.listdir(tmp_path) == []
 
-    def test_interrupted_in_the_middle(self, tmp_path):
-        (tmp_path / "file").write_text("old")
-
-        def write(temporary):
-            Path(temporary).write_text("ne")
-            raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            write_whole(tmp_path / "file", write)
-        assert (tmp_path / "file").read_text() == "old"
-        assert os.listdir(tmp_path) == ["file"]
-
     def test_the_name_appears_only_when_the_file_is_whole(self, tmp_path):
         def write(temporary):
             Path(temporary).write_text("half")

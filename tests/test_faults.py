@@ -4,7 +4,6 @@ Each case is a row of the table that the run writes (see `tests.fault_table`).
 """
 
 import errno
-import functools
 import hashlib
 import http.client
 import io
@@ -84,11 +83,17 @@ from helpers.course.references import load_references, select
 from helpers.files import write_text_whole
 from helpers.generation import beam_search, choose_next, generate_batch, generate_stream
 from helpers.instructions import calc_loss_batch_labels, check_entries, save_responses, split_entries
+from helpers.judges import exact_match, token_f1
 from helpers.lora import load_adapter, save_adapter
 from helpers.preferences import PreferenceDataset, dpo_loss, make_preferences, preference_collate_fn
-from helpers.pretrained import fetch_gpt2, find_gpt2, load_course_model, load_weights_into_gpt, read_gpt2
-from helpers.pretrained import save_course_model
-from helpers.judges import exact_match, token_f1
+from helpers.pretrained import (
+    fetch_gpt2,
+    find_gpt2,
+    load_course_model,
+    load_weights_into_gpt,
+    read_gpt2,
+    save_course_model,
+)
 from helpers.toy import ToyDataset
 
 from .fakes import Letters, StubServer
@@ -183,6 +188,18 @@ def whole_files(tmp_path_factory):
     return folder
 
 
+def copied(good, name, folder):
+    """A good file, with what belongs to it, in another folder."""
+    if "/" in name or name.endswith(".tokens"):
+        shutil.copytree(
+            good / name.split("/")[0] if "/" in name else good, folder / name.split("/")[0] if "/" in name else folder
+        )
+    else:
+        folder.mkdir()
+        shutil.copy(good / name, folder)
+    return folder / name
+
+
 def damaged_with(name, payload):
     """What stands in a damaged file of any kind; the good content where it depends on that."""
     if name == "a pickle that would run a command":
@@ -219,6 +236,35 @@ FORGIVEN = {  # without a checksum, these are whole files
 }
 
 
+CONFIGS = {
+    "vocab_size 10**15": {"vocab_size": 10**15},
+    "n_layers 10**9": {"n_layers": 10**9},
+    "emb_dim a text": {"emb_dim": "24"},
+    "emb_dim 0": {"emb_dim": 0},
+    "n_heads 0": {"n_heads": 0},
+    "n_heads -3": {"n_heads": -3},
+    "n_heads 5, which does not divide 24": {"n_heads": 5},
+    "context_length -1": {"context_length": -1},
+    "drop_rate 7": {"drop_rate": 7},
+    "n_layers null": {"n_layers": None},
+    "n_layers 2.5": {"n_layers": 2.5},
+    "qkv_bias true, the file without": {"qkv_bias": True},
+}
+
+
+SETTINGS = {
+    "n_layer 10**9": {"n_layer": 10**9},
+    "n_layer 0": {"n_layer": 0},
+    "n_head 0": {"n_head": 0},
+    "n_head true": {"n_head": True},
+    "n_embd -24": {"n_embd": -24},
+    "n_embd 48": {"n_embd": 48},
+    "vocab_size 10**18": {"vocab_size": 10**18},
+    "n_positions 10**9": {"n_positions": 10**9, "n_ctx": 10**9},
+    "activation_function relu": {"activation_function": "relu"},
+}
+
+
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 class TestReading:
     """Damaged, swapped and malicious files."""
@@ -227,8 +273,7 @@ class TestReading:
     @pytest.mark.parametrize("reader", LOADERS)
     def test_damaged(self, fault, good, tmp_path, reader, damage):
         name, read = LOADERS[reader]
-        shutil.copytree(good, tmp_path / "here")
-        path = tmp_path / "here" / name
+        path = copied(good, name, tmp_path / "here")
         path.write_bytes(damaged_with(damage, tmp_path / "run")(path.read_bytes()))
         before = listing(tmp_path)
         if (reader, damage) in FORGIVEN:
@@ -236,19 +281,18 @@ class TestReading:
             fault.happened(f"{len(read(path))} row read")
         else:
             fault.tries(f"{reader}: {path.name} holds {damage}", "refused in a sentence, nothing executed or changed")
-            with fault.refuses("here", (ValueError, OSError)):
+            with fault.refuses(path.name if reader == "load_references" else "here", (ValueError, OSError)):
                 read(path)
         assert listing(tmp_path) == before  # nothing was executed, unpacked or written
 
     @pytest.mark.parametrize("reader", LOADERS)
     def test_flipped_bits(self, fault, good, tmp_path, reader):
         name, read = LOADERS[reader]
-        fault.tries(f"{reader}: 60 copies of {Path(name).name}, each with a bit flipped", "each is read, or refused")
-        shutil.copytree(good, tmp_path / "here")
-        path = tmp_path / "here" / name
+        fault.tries(f"{reader}: 24 copies of {Path(name).name}, each with a bit flipped", "each is read, or refused")
+        path = copied(good, name, tmp_path / "here")
         content, refused = path.read_bytes(), 0
         draw = np.random.default_rng(7)
-        for number in range(60):
+        for number in range(24):
             place = int(draw.integers(len(content) if number % 2 else min(300, len(content))))
             flipped = bytearray(content)
             flipped[place] ^= 1 << int(draw.integers(8))
@@ -260,17 +304,21 @@ class TestReading:
                 assert "\n" not in str(error) or reader == "load_references"
                 refused += 1
             assert listing(tmp_path) == before
-        fault.happened(f"{refused} refused, {60 - refused} read")
+        fault.happened(f"{refused} refused, {24 - refused} read")
 
-    @pytest.mark.parametrize("other", ["a folder", "nothing", "a folder that cannot be entered"])
-    @pytest.mark.parametrize("reader", [name for name in LOADERS if name != "open_corpus"])
-    def test_no_file(self, fault, good, tmp_path, monkeypatch, reader, other):
+    @pytest.mark.parametrize(
+        ("reader", "other"),
+        [
+            (reader, other)
+            for reader in LOADERS
+            for other in ("a folder", "nothing", "a folder that cannot be entered")
+            if reader != "open_corpus" and (reader, other) != ("generate_model_scores with save_to", "nothing")  # made
+        ],
+    )
+    def test_no_file(self, fault, good, tmp_path, reader, other):
         name, read = LOADERS[reader]
-        if reader == "generate_model_scores with save_to" and other == "nothing":
-            pytest.skip("the file is made")
         fault.tries(f"{reader}: at the path is {other}", "refused in a sentence")
-        shutil.copytree(good, tmp_path / "here")
-        path = tmp_path / "here" / name
+        path = copied(good, name, tmp_path / "here")
         if other == "a folder that cannot be entered":
             path = Path("/dev/null/here") / path.name  # asking for it raises NotADirectoryError
         else:
@@ -279,29 +327,19 @@ class TestReading:
         with fault.refuses("here", (ValueError, OSError)):
             read(path)
 
-    @pytest.mark.parametrize("file", ["model.safetensors", "run.pt", "adapter.safetensors", "course.safetensors"])
-    @pytest.mark.parametrize("reader", ["load_model", "load_checkpoint", "load_adapter", "load_course_model"])
+    @pytest.mark.parametrize(
+        ("reader", "file"),
+        [
+            (reader, file)
+            for reader in ("load_model", "load_checkpoint", "load_adapter", "load_course_model")
+            for file in ("model.safetensors", "run.pt", "adapter.safetensors", "course.safetensors")
+            if LOADERS[reader][0] != file
+        ],
+    )
     def test_swapped(self, fault, good, reader, file):
-        if LOADERS[reader][0] == file:
-            pytest.skip("its own file")
         fault.tries(f"{reader} is given {file}", "refused in a sentence, the model unchanged")
         with fault.refuses(file.replace(".", r"\."), ValueError):
             LOADERS[reader][1](good / file)
-
-    CONFIGS = {
-        "vocab_size 10**15": {"vocab_size": 10**15},
-        "n_layers 10**9": {"n_layers": 10**9},
-        "emb_dim a text": {"emb_dim": "24"},
-        "emb_dim 0": {"emb_dim": 0},
-        "n_heads 0": {"n_heads": 0},
-        "n_heads -3": {"n_heads": -3},
-        "n_heads 5, which does not divide 24": {"n_heads": 5},
-        "context_length -1": {"context_length": -1},
-        "drop_rate 7": {"drop_rate": 7},
-        "n_layers null": {"n_layers": None},
-        "n_layers 2.5": {"n_layers": 2.5},
-        "qkv_bias true, the file without": {"qkv_bias": True},
-    }
 
     @pytest.mark.parametrize("change", CONFIGS)
     @pytest.mark.parametrize("kind", ["model.safetensors", "run.pt", "course.safetensors"])
@@ -315,50 +353,39 @@ class TestReading:
         path.parent.mkdir()
         if kind == "run.pt":
             state = torch.load(good / kind, weights_only=True)
-            state["config"] |= self.CONFIGS[change]
+            state["config"] |= CONFIGS[change]
             torch.save(state, path)
         else:
             tensors, metadata = read_tensors(good / kind)
-            config = {**json.loads(metadata["config"]), **self.CONFIGS[change]}
+            config = {**json.loads(metadata["config"]), **CONFIGS[change]}
             save_file(tensors, path, {"config": json.dumps(config)})
         with fault.refuses("here", ValueError):
             read(path)
-
-    SETTINGS = {
-        "n_layer 10**9": {"n_layer": 10**9},
-        "n_layer 0": {"n_layer": 0},
-        "n_head 0": {"n_head": 0},
-        "n_head true": {"n_head": True},
-        "n_embd -24": {"n_embd": -24},
-        "n_embd 48": {"n_embd": 48},
-        "vocab_size 10**18": {"vocab_size": 10**18},
-        "n_positions 10**9": {"n_positions": 10**9, "n_ctx": 10**9},
-        "resid_pdrop a text": {"resid_pdrop": "much"},
-        "activation_function relu": {"activation_function": "relu"},
-    }
 
     @pytest.mark.parametrize("change", SETTINGS)
     def test_gpt2_configuration_that_lies(self, fault, good, tmp_path, change):
         fault.tries(f"read_gpt2: a config.json that says {change}", "refused in a sentence, at once")
         shutil.copytree(good / "gpt2", tmp_path / "here")
         path = tmp_path / "here" / "config.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | self.SETTINGS[change]))
+        path.write_text(json.dumps(json.loads(path.read_text()) | SETTINGS[change]))
         with fault.refuses("config", ValueError):
             read_gpt2(tmp_path / "here")
 
-    TABLES = [
-        ("a table without the column Label", "Text\nhello\n", "Label"),
-        ("a label that is a word", "Label,Text\nspam,hello\n", "row 0 .*label"),
-        ("a label of 1e300", "Label,Text\n1e300,hello\n", "row 0 .*label"),
-        ("an empty text", "Label,Text\n0,hello\n1,\n", "row 1 .*empty"),
-        ("a quote that is never closed", 'Label,Text\n0,"hello\n', "messages.csv"),
-        ("too many columns in a row", "Label,Text\n0,hello\n0,one,two,three\n", "messages.csv"),
-        ("only a header", "Label,Text\n", "rows"),
-        ("UTF-16", "Label,Text\n0,hello\n".encode("utf-16"), "UTF-8"),
-        ("the same column twice", "Label,Label,Text\n0,5,hello\n", "messages.csv"),
-    ]
+    TABLES = cases(
+        [
+            ("a table without the column Label", "Text\nhello\n", "Label"),
+            ("a label that is a word", "Label,Text\nspam,hello\n", "row 0 .*label"),
+            ("a label of 1e300", "Label,Text\n1e300,hello\n", "row 0 .*label"),
+            ("an empty text", "Label,Text\n0,hello\n1,\n", "row 1 .*empty"),
+            ("a quote that is never closed", 'Label,Text\n0,"hello\n', "messages.csv"),
+            ("too many columns in a row", "Label,Text\n0,hello\n0,one,two,three\n", "messages.csv"),
+            ("only a header", "Label,Text\n", "rows"),
+            ("UTF-16", "Label,Text\n0,hello\n".encode("utf-16"), "UTF-8"),
+            ("the same column twice", "Label,Label,Text\n0,5,hello\n", "messages.csv"),
+        ]
+    )
 
-    @pytest.mark.parametrize(("tried", "content", "names"), cases(TABLES))
+    @pytest.mark.parametrize(("tried", "content", "names"), TABLES)
     def test_tables(self, fault, tmp_path, tried, content, names):
         path = tmp_path / "messages.csv"
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -384,8 +411,8 @@ def judged(path, answer):
 
 
 def corpus(path, text):
-    folder = Path(path).expanduser().parent.parent / "texts"
-    write_text_whole(folder / "one.txt", text)
+    """A folder of a text, which was made before, as tokens in a file."""
+    folder = Path(__file__).with_name("fixtures") / "corpus" / text
     return open_corpus(folder, path)
 
 
@@ -528,24 +555,25 @@ class TestWriting:
         fault.happened("intact")
 
 
+READERS = {
+    "load_bpe": ("bpe.json", load_bpe),
+    "load_adapter": ("adapter.safetensors", lambda path: load_adapter(tiny_model(), path)),
+    "load_course_model": ("course.safetensors", load_course_model),
+    "SpamDataset": ("messages.csv", lambda path: SpamDataset(path, Letters())),
+    "open_corpus": ("texts", open_corpus),
+    "read_gpt2": ("gpt2", read_gpt2),
+}
+
+
 class TestHomeFolder:
     """What was written in the home folder is found there."""
-
-    READERS = {
-        "load_bpe": ("bpe.json", load_bpe),
-        "load_adapter": ("adapter.safetensors", lambda path: load_adapter(tiny_model(), path)),
-        "load_course_model": ("course.safetensors", load_course_model),
-        "SpamDataset": ("messages.csv", lambda path: SpamDataset(path, Letters())),
-        "open_corpus": ("texts", open_corpus),
-        "read_gpt2": ("gpt2", read_gpt2),
-    }
 
     @pytest.mark.parametrize("reader", READERS)
     def test_read(self, fault, good, monkeypatch, reader):
         fault.tries(f"{reader}: a path that begins with ~", "read from the home folder")
         monkeypatch.setenv("HOME", str(good))
         monkeypatch.setenv("USERPROFILE", str(good))
-        name, read = self.READERS[reader]
+        name, read = READERS[reader]
         read(f"~/{name}")
         fault.happened("read")
 
@@ -614,23 +642,25 @@ class TestDownloads:
         return texts.DataFile("a-text.txt", hashlib.sha256(CONTENT).hexdigest(), urls, member)
 
     LOGIN = b"<!DOCTYPE html>\n<html>Please log in to the network.</html>"
-    REFUSED = [
-        ("cut off half-way", answering(cut=9000)),
-        ("cut off before the first byte", answering(cut=0)),
-        ("wrong bytes", answering(body=CONTENT.replace(b"bright", b"blight"))),
-        ("an empty body", answering(body=b"")),
-        ("one byte too many", answering(body=CONTENT + b"\n")),
-        ("the login page of a network, as 200", answering(body=LOGIN)),
-        ("404", answering(404, b"not here")),
-        ("403", answering(403, b"no")),
-        ("502", answering(502, b"")),
-        ("redirected to a file of this machine", answering(302, b"", [("Location", "file:///etc/hostname")])),
-        ("redirected to itself", answering(302, b"", [("Location", "/again")])),
-        ("redirected to a port where nothing is", answering(302, b"", [("Location", "http://127.0.0.1:9/")])),
-        ("compressed, but not really", answering(headers=[("Content-Encoding", "gzip")])),
-    ]
+    REFUSED = cases(
+        [
+            ("cut off half-way", answering(cut=9000)),
+            ("cut off before the first byte", answering(cut=0)),
+            ("wrong bytes", answering(body=CONTENT.replace(b"bright", b"blight"))),
+            ("an empty body", answering(body=b"")),
+            ("one byte too many", answering(body=CONTENT + b"\n")),
+            ("the login page of a network, as 200", answering(body=LOGIN)),
+            ("404", answering(404, b"not here")),
+            ("403", answering(403, b"no")),
+            ("502", answering(502, b"")),
+            ("redirected to a file of this machine", answering(302, b"", [("Location", "file:///etc/hostname")])),
+            ("redirected to itself", answering(302, b"", [("Location", "/again")])),
+            ("redirected to a port where nothing is", answering(302, b"", [("Location", "http://127.0.0.1:9/")])),
+            ("compressed, but not really", answering(headers=[("Content-Encoding", "gzip")])),
+        ]
+    )
 
-    @pytest.mark.parametrize(("tried", "answer"), cases(REFUSED))
+    @pytest.mark.parametrize(("tried", "answer"), REFUSED)
     def test_refused(self, fault, serve, tmp_path, tried, answer):
         fault.tries(f"download: {tried}", "refused in a sentence with the way out, nothing left in the cache")
         server = serve(answer)
@@ -638,7 +668,7 @@ class TestDownloads:
             texts.fetch(self.file(f"{server.url}/a-text.txt"))
         assert [name for name in listing(tmp_path) if name != "cache"] == []
 
-    @pytest.mark.parametrize(("tried", "answer"), cases(REFUSED[:6]))
+    @pytest.mark.parametrize(("tried", "answer"), REFUSED[:6])
     def test_the_second_source(self, fault, serve, tmp_path, tried, answer):
         fault.tries(f"download: {tried}; a second source has the file", "taken from there")
         path = texts.fetch(self.file(*(f"{server.url}/a-text.txt" for server in (serve(answer), serve(answering())))))
@@ -672,14 +702,16 @@ class TestDownloads:
         assert texts.fetch(self.file(f"{here.url}/a")).read_bytes() == CONTENT
         fault.happened("whole file")
 
-    ARCHIVES = [
-        ("an archive with paths that lead outside", zipped({"../outside": b"x", "/outside": b"x"})),
-        ("an archive that is cut off", zipped({"member": CONTENT})[:-30]),
-        ("an archive with another file", zipped({"member": CONTENT[1:]})),
-        ("an archive that is a text", CONTENT),
-    ]
+    ARCHIVES = cases(
+        [
+            ("an archive with paths that lead outside", zipped({"../outside": b"x", "/outside": b"x"})),
+            ("an archive that is cut off", zipped({"member": CONTENT})[:-30]),
+            ("an archive with another file", zipped({"member": CONTENT[1:]})),
+            ("an archive that is a text", CONTENT),
+        ]
+    )
 
-    @pytest.mark.parametrize(("tried", "body"), cases(ARCHIVES))
+    @pytest.mark.parametrize(("tried", "body"), ARCHIVES)
     def test_archives(self, fault, serve, tmp_path, tried, body):
         fault.tries(f"download: {tried}", "refused in a sentence, nothing unpacked")
         with fault.refuses("could not be downloaded", ConnectionError):
@@ -766,60 +798,80 @@ class TestJudges:
         for server in started:
             server.close()
 
-    JSON, HTML, LINES = (
-        [("Content-Type", kind)] for kind in ("application/json", "text/html", "application/x-ndjson")
-    )
+    JSON, HTML, LINES = ([("Content-Type", kind)] for kind in ("application/json", "text/html", "application/x-ndjson"))
     OLLAMA, OPENAI = "/api/chat", "/v1/chat/completions"
-    ROWS = [
-        ("closes at once", OLLAMA, lambda handler: handler.connection.shutdown(socket.SHUT_RDWR), "broke off"),
-        ("closes in mid-answer", OLLAMA, answering(body=line("8"), headers=LINES, length=5000), "broke off"),
-        ("ends without an end", OLLAMA, answering(body=line("8"), headers=LINES), "ended too early"),
-        ("sends random bytes", OLLAMA, answering(body=np.random.default_rng(0).bytes(9000)), "ended too early"),
-        ("sends a line of 5 MB", OLLAMA, answering(body=b"{" + b"x" * 5_000_000, headers=LINES), "protocol"),
-        ("sends a document of 5 MB", OPENAI, answering(body=b"x" * 5_000_000, headers=JSON), "broke off"),
-        ("sends brackets, 100,000 deep", OPENAI, answering(body=b"[" * 100_000, headers=JSON), "broke off"),
-        ("sends an object, 100,000 deep", OLLAMA, answering(body=b'{"a":' * 100_000, headers=LINES), "broke off"),
-        ("sends a page", OPENAI, answering(body=b"<html>\n<h1>It works</h1>\n</html>", headers=HTML), "broke off"),
-        ("sends a page, with status 500", OPENAI, answering(500, b"<h1>no</h1>\n" * 900, HTML), "fails .500"),
-        ("sends bytes that are no UTF-8", OLLAMA, answering(body=b'{"message": "\xff\xfe"}\n', headers=LINES), "broke"),
-        ("sends JSON that is a number", OPENAI, answering(body=b"85", headers=JSON), "broke off"),
-        ("sends JSON that is null", OLLAMA, answering(body=b"null", headers=JSON), "broke off"),
-        ("sends a list", OPENAI, answering(body=b"[]", headers=JSON), "broke off"),
-        ("sends choices that are a number", OPENAI, answering(body=choices(85), headers=JSON), "broke off"),
-        ("sends a choice that is null", OPENAI, answering(body=choices([None]), headers=JSON), "broke off"),
-        ("sends a content that is a number", OLLAMA, answering(body=line(85, True), headers=JSON), "broke off"),
-        ("sends parts that are numbers", OLLAMA, answering(body=line([85], True), headers=JSON), "broke off"),
-        ("sends parts of a wrong type", OLLAMA, answering(body=line([{"type": "text"}], True), headers=JSON), "broke"),
-        ("sends a message that is a list", OLLAMA, answering(body=b'{"message": [1], "done": true}'), "broke off"),
-        ("sends an error that is a list", OLLAMA, answering(body=b'{"error": [1, 2]}\n', headers=LINES), "broke off"),
-        ("redirects to another machine", OLLAMA, answering(302, b"", [("Location", "http://127.0.0.1:9/x")]), ""),
-        ("redirects to a file", OLLAMA, answering(302, b"", [("Location", "file:///etc/hostname")]), ""),
-        ("redirects to itself", OPENAI, answering(307, b"", [("Location", "/v1/chat/completions")]), ""),
-        ("answers 204", OLLAMA, answering(204, b""), "ended too early"),
-        ("answers 200 with nothing", OPENAI, answering(body=b"", headers=JSON), "broke off"),
-        ("answers 401 with the key", OPENAI, answering(401, f"wrong key: Bearer {SECRET}".encode()), "401"),
-        ("answers 500 with the key", OPENAI, answering(500, f"key {SECRET} failed".encode()), "500"),
-        ("answers 400 with many lines", OPENAI, answering(400, b"one\ntwo\n" * 500), "400"),
-        ("answers 404", OLLAMA, answering(404, b"404 page not found"), "no such address"),
-        ("answers 429", OPENAI, answering(429, b'{"error": {"message": "slow down"}}'), "slow down"),
-        ("breaks its chunks", OLLAMA, answering(body=b"zz\r\n", headers=[("Transfer-Encoding", "chunked")]), "broke"),
-        ("is not HTTP", OLLAMA, lambda handler: handler.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n"), "broke off"),
-        ("echoes the key in its error", OLLAMA, answering(body=json.dumps({"error": SECRET}).encode() + b"\n"), "broke"),
-    ]
+    ROWS = cases(
+        [
+            ("closes at once", OLLAMA, lambda handler: handler.connection.shutdown(socket.SHUT_RDWR), "broke off"),
+            ("closes in mid-answer", OLLAMA, answering(body=line("8"), headers=LINES, length=5000), "broke off"),
+            ("ends without an end", OLLAMA, answering(body=line("8"), headers=LINES), "ended too early"),
+            ("sends random bytes", OLLAMA, answering(body=np.random.default_rng(0).bytes(9000)), "ended too early"),
+            ("sends a line of 2 MB", OLLAMA, answering(body=b"{" + b"x" * 2_000_000, headers=LINES), "protocol"),
+            ("sends a document of 2 MB", OPENAI, answering(body=b"x" * 2_000_000, headers=JSON), "broke off"),
+            ("sends brackets, 100,000 deep", OPENAI, answering(body=b"[" * 100_000, headers=JSON), "broke off"),
+            ("sends an object, 100,000 deep", OLLAMA, answering(body=b'{"a":' * 100_000, headers=LINES), "broke off"),
+            ("sends a page", OPENAI, answering(body=b"<html>\n<h1>It works</h1>\n</html>", headers=HTML), "broke off"),
+            ("sends a page, with status 500", OPENAI, answering(500, b"<h1>no</h1>\n" * 900, HTML), "fails .500"),
+            (
+                "sends bytes that are no UTF-8",
+                OLLAMA,
+                answering(body=b'{"message": "\xff\xfe"}\n', headers=LINES),
+                "broke",
+            ),
+            ("sends JSON that is a number", OPENAI, answering(body=b"85", headers=JSON), "broke off"),
+            ("sends JSON that is null", OLLAMA, answering(body=b"null", headers=JSON), "broke off"),
+            ("sends a list", OPENAI, answering(body=b"[]", headers=JSON), "broke off"),
+            ("sends choices that are a number", OPENAI, answering(body=choices(85), headers=JSON), "broke off"),
+            ("sends a choice that is null", OPENAI, answering(body=choices([None]), headers=JSON), "broke off"),
+            ("sends a content that is a number", OLLAMA, answering(body=line(85, True), headers=JSON), "broke off"),
+            ("sends parts that are numbers", OLLAMA, answering(body=line([85], True), headers=JSON), "broke off"),
+            (
+                "sends parts of a wrong type",
+                OLLAMA,
+                answering(body=line([{"type": "text"}], True), headers=JSON),
+                "broke",
+            ),
+            ("sends a message that is a list", OLLAMA, answering(body=b'{"message": [1], "done": true}'), "broke off"),
+            (
+                "sends an error that is a list",
+                OLLAMA,
+                answering(body=b'{"error": [1, 2]}\n', headers=LINES),
+                "broke off",
+            ),
+            ("redirects to another machine", OLLAMA, answering(302, b"", [("Location", "http://127.0.0.1:9/x")]), ""),
+            ("redirects to a file", OLLAMA, answering(302, b"", [("Location", "file:///etc/hostname")]), ""),
+            ("redirects to itself", OPENAI, answering(307, b"", [("Location", "/v1/chat/completions")]), ""),
+            ("answers 204", OLLAMA, answering(204, b""), "ended too early"),
+            ("answers 200 with nothing", OPENAI, answering(body=b"", headers=JSON), "broke off"),
+            ("answers 401 with the key", OPENAI, answering(401, f"wrong key: Bearer {SECRET}".encode()), "401"),
+            ("answers 500 with the key", OPENAI, answering(500, f"key {SECRET} failed".encode()), "500"),
+            ("answers 400 with many lines", OPENAI, answering(400, b"one\ntwo\n" * 500), "400"),
+            ("answers 404", OLLAMA, answering(404, b"404 page not found"), "no such address"),
+            ("answers 429", OPENAI, answering(429, b'{"error": {"message": "slow down"}}'), "slow down"),
+            (
+                "breaks its chunks",
+                OLLAMA,
+                answering(body=b"zz\r\n", headers=[("Transfer-Encoding", "chunked")]),
+                "broke",
+            ),
+            ("is not HTTP", OLLAMA, lambda handler: handler.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n"), "broke off"),
+            ("echoes the key in its error", OLLAMA, answering(body=f'{{"error": "{SECRET}"}}\n'.encode()), "broke off"),
+        ]
+    )
 
-    @pytest.mark.parametrize(("tried", "path", "answer", "names"), cases(ROWS))
+    @pytest.mark.parametrize(("tried", "path", "answer", "names"), ROWS)
     def test_server(self, fault, serve, tried, path, answer, names):
         fault.tries(f"query_model: the server {tried}", "refused in a sentence without the key")
         with fault.refuses(names, (ValueError, OSError), SECRET):
             query_model("p", "m", serve(answer).url + path, timeout=2, api_key=SECRET)
 
     def test_redirected_with_the_key(self, fault, serve):
-        fault.tries("query_model: redirected to another server", "the key does not go there")
+        fault.tries("query_model: redirected to another server", "refused, the key does not go there")
         other = serve(answering(body=line("85", True), headers=self.JSON))
         here = serve(answering(302, b"", [("Location", f"{other.url}/x")]))
         with fault.refuses("", (ValueError, OSError), SECRET):
             query_model("p", "m", here.url + self.OLLAMA, timeout=2, api_key=SECRET)
-        assert all(SECRET not in str(headers) for _, headers, _ in other.received)
+        assert other.received == []
 
     @pytest.mark.parametrize("sent", ["nothing", "half a line"])
     def test_hangs(self, fault, serve, sent):
@@ -839,17 +891,17 @@ class TestJudges:
         with fault.refuses("No server is running at .*start it", ConnectionError, SECRET):
             query_model("p", "m", NOWHERE, api_key=SECRET + "\n")
 
-    ADDRESSES = ["", "localhost", "ftp://localhost/api/chat", "http://localhost:x/api/chat", "http:///api/chat",
+    ADDRESSES = ("", "localhost", "ftp://localhost/api/chat", "http://localhost:x/api/chat", "http:///api/chat",
                  "http://[::1/api/chat", "file:///etc/hostname/api/chat", "http://localhost:99999/api/chat",
-                 "http://a b/api/chat", "http://localhost:9/api/chat\r\nX: y"]  # fmt: skip
+                 "http://a b/api/chat", "http://localhost:9/api/chat\r\nX: y")  # fmt: skip
 
     @pytest.mark.parametrize("url", ADDRESSES)
     def test_addresses(self, fault, url):
         fault.tries(f"query_model: url={url!r}", "refused in a sentence")
-        with fault.refuses("", (ValueError, OSError), SECRET):
+        with fault.refuses("^url=.* must be http", ValueError, SECRET):
             query_model("p", "m", url, timeout=1, api_key=SECRET)
 
-    @pytest.mark.parametrize("key", ["two words sk-1", "line\nend", "ключ", 'x\r\nHost: evil'])
+    @pytest.mark.parametrize("key", ["two words sk-1", "line\nend", "ключ", "x\r\nHost: evil"])
     def test_keys(self, fault, key):
         fault.tries(f"query_model: api_key={key!r}", "refused in a sentence that does not show it")
         with fault.refuses("api_key", ValueError, key):
@@ -871,19 +923,24 @@ SCRIPT = "<script>alert(1)</script>"
 ASKED = {"text": "", "message": "Hello", "temperature": 0.0, "top_p": 0.8}
 
 
+@pytest.fixture(name="server", scope="module")
+def running_server():
+    server = chat_page.ChatServer(Chat(small_model(context_length=64), SCRIPT), port=0)
+    server.errors = []
+    server.handle_error = lambda *_: server.errors.append("a traceback")
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
 class TestChatPage:
     """Requests to the chat's page."""
 
-    @pytest.fixture(name="server", scope="class")
-    def running_server(self):
-        server = chat_page.ChatServer(Chat(small_model(context_length=64), SCRIPT), port=0)
-        server.errors = []
-        server.handle_error = lambda *_: server.errors.append("a traceback")
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        yield server
-        server.shutdown()
-        server.server_close()
+    @pytest.fixture(autouse=True)
+    def no_errors_yet(self, server):
+        server.errors.clear()
 
     def ask(self, server, method="POST", path="/reply", body=ASKED, **headers):
         connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)
@@ -902,34 +959,36 @@ class TestChatPage:
         assert status >= 500 or len(text) < 300 or status == 200
 
     NUMBER = "9" * 400
-    BODIES = [
-        ("no JSON", b"no json", 400),
-        ("nothing", b"", 400),
-        ("bytes that are no UTF-8", b'{"text": "\xff"}', 400),
-        ("brackets, 100,000 deep", b"[" * 100_000, 400),
-        ("a list", b"[]", 400),
-        ("null", b"null", 400),
-        ("a field missing", {"text": ""}, 400),
-        ("a text that is a list", {**ASKED, "text": ["a"]}, 400),
-        ("a message that is a number", {**ASKED, "message": 5}, 400),
-        ("an empty message", {**ASKED, "message": " \n"}, 400),
-        ("a message longer than the context", {**ASKED, "message": "word " * 500}, 400),
-        ("a temperature that is NaN", {**ASKED, "temperature": math.nan}, 400),
-        ("a top-p that is NaN", {**ASKED, "top_p": math.nan}, 400),
-        ("a temperature of -1", {**ASKED, "temperature": -1}, 400),
-        ("a temperature of -Infinity", {**ASKED, "temperature": -math.inf}, 400),
-        ("a temperature of 1e-40", {**ASKED, "temperature": 1e-40}, 400),
-        ("a temperature with 400 digits", json.dumps(ASKED).replace("0.0", NUMBER).encode(), 400),
-        ("a temperature with 5,000 digits", json.dumps(ASKED).replace("0.0", "9" * 5000).encode(), 400),
-        ("a top-p of 0", {**ASKED, "top_p": 0}, 400),
-        ("a top-p of 2", {**ASKED, "top_p": 2}, 400),
-        ("half a character (a lone surrogate)", b'{"text":"","message":"\\ud800","temperature":0,"top_p":1}', 200),
-        ("a temperature of Infinity", {**ASKED, "temperature": math.inf}, 200),
-        ("a script", {**ASKED, "message": SCRIPT}, 200),
-        ("zeros in the text", {**ASKED, "message": "a\0b"}, 200),
-    ]
+    BODIES = cases(
+        [
+            ("no JSON", b"no json", 400),
+            ("nothing", b"", 400),
+            ("bytes that are no UTF-8", b'{"text": "\xff"}', 400),
+            ("brackets, 100,000 deep", b"[" * 100_000, 400),
+            ("a list", b"[]", 400),
+            ("null", b"null", 400),
+            ("a field missing", {"text": ""}, 400),
+            ("a text that is a list", {**ASKED, "text": ["a"]}, 400),
+            ("a message that is a number", {**ASKED, "message": 5}, 400),
+            ("an empty message", {**ASKED, "message": " \n"}, 400),
+            ("a message longer than the context", {**ASKED, "message": "word " * 500}, 400),
+            ("a temperature that is NaN", {**ASKED, "temperature": math.nan}, 400),
+            ("a top-p that is NaN", {**ASKED, "top_p": math.nan}, 400),
+            ("a temperature of -1", {**ASKED, "temperature": -1}, 400),
+            ("a temperature of -Infinity", {**ASKED, "temperature": -math.inf}, 400),
+            ("a temperature of 1e-40", {**ASKED, "temperature": 1e-40}, 400),
+            ("a temperature with 400 digits", json.dumps(ASKED).replace("0.0", NUMBER).encode(), 400),
+            ("a temperature with 5,000 digits", json.dumps(ASKED).replace("0.0", "9" * 5000).encode(), 400),
+            ("a top-p of 0", {**ASKED, "top_p": 0}, 400),
+            ("a top-p of 2", {**ASKED, "top_p": 2}, 400),
+            ("half a character (a lone surrogate)", b'{"text":"","message":"\\ud800","temperature":0,"top_p":1}', 200),
+            ("a temperature of Infinity", {**ASKED, "temperature": math.inf}, 400),
+            ("a script", {**ASKED, "message": SCRIPT}, 200),
+            ("zeros in the text", {**ASKED, "message": "a\0b"}, 200),
+        ]
+    )
 
-    @pytest.mark.parametrize(("tried", "body", "status"), cases(BODIES))
+    @pytest.mark.parametrize(("tried", "body", "status"), BODIES)
     def test_bodies(self, fault, server, tried, body, status):
         expected = "refused in a sentence" if status == 400 else "a reply as plain text"
         fault.tries(f"POST /reply with {tried}", expected)
@@ -939,27 +998,29 @@ class TestChatPage:
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert status == 200 or (text and "\n" not in text)
 
-    REQUESTS = [
-        ("GET /reply", {"method": "GET", "body": None}, 404),
-        ("GET /../../etc/passwd", {"method": "GET", "path": "/../../etc/passwd", "body": None}, 404),
-        (f"GET /{SCRIPT}", {"method": "GET", "path": f"/{SCRIPT}", "body": None}, 404),
-        ("POST /", {"path": "/"}, 400),
-        ("PUT /reply", {"method": "PUT"}, 501),
-        ("DELETE /", {"method": "DELETE", "body": None}, 501),
-        ("OPTIONS /reply", {"method": "OPTIONS", "body": None}, 501),
-        ("the method <b>", {"method": "<b>", "body": None}, 501),
-        ("a foreign Host", {"Host": "evil.example"}, 403),
-        ("a foreign Host that begins as ours", {"Host": "127.0.0.1.evil.example"}, 403),
-        ("a foreign Origin", {"Origin": "http://evil.example"}, 403),
-        ("the Origin null", {"Origin": "null"}, 403),
-        ("the page with a foreign Host", {"method": "GET", "path": "/", "body": None, "Host": "evil.example"}, 403),
-        ("a body that is said to have 10**12 bytes", {"Content_Length": str(10**12)}, 400),
-        ("a length of -1", {"Content_Length": "-1"}, 400),
-        ("a length that is a word", {"Content_Length": "many"}, 400),
-        ("a length of ²", {"Content_Length": "\xb2"}, 400),
-    ]
+    REQUESTS = cases(
+        [
+            ("GET /reply", {"method": "GET", "body": None}, 404),
+            ("GET /../../etc/passwd", {"method": "GET", "path": "/../../etc/passwd", "body": None}, 404),
+            (f"GET /{SCRIPT}", {"method": "GET", "path": f"/{SCRIPT}", "body": None}, 404),
+            ("POST /", {"path": "/"}, 400),
+            ("PUT /reply", {"method": "PUT"}, 501),
+            ("DELETE /", {"method": "DELETE", "body": None}, 501),
+            ("OPTIONS /reply", {"method": "OPTIONS", "body": None}, 501),
+            ("the method <b>", {"method": "<b>", "body": None}, 501),
+            ("a foreign Host", {"Host": "evil.example"}, 403),
+            ("a foreign Host that begins as ours", {"Host": "127.0.0.1.evil.example"}, 403),
+            ("a foreign Origin", {"Origin": "http://evil.example"}, 403),
+            ("the Origin null", {"Origin": "null"}, 403),
+            ("the page with a foreign Host", {"method": "GET", "path": "/", "body": None, "Host": "evil.example"}, 403),
+            ("a body that is said to have 10**12 bytes", {"Content_Length": str(10**12)}, 400),
+            ("a length of -1", {"Content_Length": "-1"}, 400),
+            ("a length that is a word", {"Content_Length": "many"}, 400),
+            ("a length of ²", {"Content_Length": "\xb2"}, 400),
+        ]
+    )
 
-    @pytest.mark.parametrize(("tried", "options", "status"), cases(REQUESTS))
+    @pytest.mark.parametrize(("tried", "options", "status"), REQUESTS)
     def test_requests(self, fault, server, tried, options, status):
         fault.tries(f"the chat's page: {tried}", f"refused with {status}")
         answer, text = self.ask(server, **options)
@@ -972,18 +1033,20 @@ class TestChatPage:
         assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
         fault.happened("&lt;script&gt;, and a policy that loads nothing")
 
-    RAW = [
-        ("no length", b"POST /reply HTTP/1.1\r\nHost: HOST\r\n\r\n", b" 400 "),
-        ("no Host", b"GET / HTTP/1.1\r\n\r\n", b" 403 "),
-        ("a body in chunks", b"POST /reply HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n", b" 400 "),
-        ("a first line of 100 KB", b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n", b" 414 "),
-        ("1,000 headers", b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 1000 + b"\r\n", b" 431 "),
-        ("no HTTP", b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", b"400"),
-        ("less than it says", b"POST /reply HTTP/1.1\r\nHost: HOST\r\nContent-Length: 500\r\n\r\n{", b" 400 "),
-        ("half a request line", b"GET / HT", b""),
-    ]
+    RAW = cases(
+        [
+            ("no length", b"POST /reply HTTP/1.1\r\nHost: HOST\r\n\r\n", b" 400 "),
+            ("no Host", b"GET / HTTP/1.1\r\n\r\n", b" 403 "),
+            ("a body in chunks", b"POST /reply HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n", b" 400 "),
+            ("a first line of 100 KB", b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n", b" 414 "),
+            ("1,000 headers", b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 1000 + b"\r\n", b" 431 "),
+            ("no HTTP", b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", b"Bad request"),
+            ("less than it says", b"POST /reply HTTP/1.1\r\nHost: HOST\r\nContent-Length: 500\r\n\r\n{", b" 400 "),
+            ("half a request line", b"GET / HT", b""),
+        ]
+    )
 
-    @pytest.mark.parametrize(("tried", "sent", "status"), cases(RAW))
+    @pytest.mark.parametrize(("tried", "sent", "status"), RAW)
     def test_raw(self, fault, server, monkeypatch, tried, sent, status):
         fault.tries(f"the chat's page is sent {tried}", "refused, or the connection ended; the server goes on")
         monkeypatch.setattr(chat_page.Handler, "timeout", 0.2)
@@ -1098,11 +1161,11 @@ ARGUMENTS = [
     ("training, all frozen", lambda: train(model=tiny_model().requires_grad_(False)), "frozen"),
     ("calc_loss_loader, num_batches=-1", lambda: calc_loss_loader(loader(), tiny_model(), CPU, -1), "num_batches=-1"),
     ("calc_loss_loader, num_batches=0", lambda: calc_loss_loader(loader(), tiny_model(), CPU, 0), "num_batches=0"),
-    ("calc_accuracy_loader, num_batches=0", lambda: calc_accuracy_loader(loader(), tiny_model(), CPU, 0), "num_batches"),
+    ("calc_accuracy_loader, num_batches=0", lambda: calc_accuracy_loader(loader(), tiny_model(), CPU, 0), "=0"),
     ("a label of -1", lambda: labelled(-1), "label -1"),
     ("a label of 97, 97 classes", lambda: labelled(97), "label 97"),
     ("all targets -100", lambda: calc_loss_batch_labels(torch.zeros(1, 2, dtype=torch.long),
-                                                        torch.full((1, 2), -100), tiny_model(), CPU), "targets are -100"),
+                                                        torch.full((1, 2), -100), tiny_model(), CPU), "are -100"),
     ("custom_collate_fn([])", lambda: custom_collate_fn([]), "no entry"),
     ("custom_collate_fn([[]])", lambda: custom_collate_fn([[]]), "without tokens"),
     ("custom_collate_fn, allowed_max_length=0", lambda: custom_collate_fn([[1]], allowed_max_length=0), "=0"),
@@ -1118,7 +1181,7 @@ ARGUMENTS = [
     ("check_entries, a JSON of an object", lambda: check_entries({"data": ENTRIES}), "data is a dict"),
     ("check_entries, a key missing", lambda: check_entries([{"instruction": "a"}]), "has no 'input'"),
     ("check_entries, a nested list", lambda: check_entries([ENTRIES]), r"data\[0\] is a list"),
-    ("answer_entries, batch_size=0", lambda: answer_entries(lively_model(), ENTRIES, Letters(), 16, batch_size=0),
+    ("answer_entries, batch_size=0", lambda: answer_entries(lively_model(), ENTRIES, Letters(), 999, batch_size=0),
      "batch_size"),
     ("answer_entries, too long", lambda: answer_entries(lively_model(), ENTRIES, Letters(), 16), r"entries\[0\]"),
     ("split_entries, fractions of 2", lambda: split_entries(ENTRIES, 2.0), "train_frac=2.0"),
@@ -1160,13 +1223,13 @@ ARGUMENTS = [
     ("Chat, tokenizer=3", lambda: Chat(small_model(), tokenizer=3), "tokenizer is 3"),
     ("dpo_loss, beta=0", lambda: dpo_loss(*[TWO[0]] * 4, beta=0), "beta=0"),
     ("dpo_loss, beta=NaN", lambda: dpo_loss(*[TWO[0]] * 4, beta=math.nan), "beta=nan"),
-    ("PreferenceDataset, equal answers", lambda: PreferenceDataset([{**PAIR, "rejected": "b"}], Letters()), r"pairs\[0\]"),
+    ("PreferenceDataset, equal answers", lambda: PreferenceDataset([{**PAIR, "rejected": "b"}], Letters()), "pairs.0."),
     ("PreferenceDataset, a key missing", lambda: PreferenceDataset(ENTRIES, Letters()), "has no 'chosen'"),
     ("make_preferences([])", lambda: make_preferences([]), "no entry"),
     ("generate_model_scores, another key", lambda: generate_model_scores(ENTRIES, "x", url=NOWHERE), "'x'"),
     ("generate_model_scores([])", lambda: generate_model_scores([], "response", url=NOWHERE), "no entry"),
-    ("exact_match(None, 'a')", lambda: exact_match(None, "a"), "answer"),
-    ("token_f1('a', 3)", lambda: token_f1("a", 3), "reference"),
+    ("exact_match(None, 'a')", lambda: exact_match(None, "a"), "not NoneType"),
+    ("token_f1('a', 3)", lambda: token_f1("a", 3), "not int"),
     ("select references, chapter='9'", lambda: select(load_references(), "9"), "chapter='9'"),
     ("ToyDataset, 2 examples and 1 label", lambda: ToyDataset(torch.zeros(2, 1), torch.zeros(1)), "2 examples"),
     ("TokenWindows, too short", lambda: TokenWindows(np.zeros(3, dtype="<u2"), 5), "3 tokens"),
@@ -1234,5 +1297,8 @@ class TestTable:
         written = table([self.report("passed", tried="a|b"), self.report("failed", tried="<b>", happened="x\ny"),
                          self.report("passed", "setup")])  # fmt: skip
         assert "2 rows, 1 as expected" in written
-        assert "| 1 | An area | a\\|b |  |  | passed |" in written and "| 2 | An area | &lt;b> |  | x y | failed |" in written
+        assert (
+            "| 1 | An area | a\\|b |  |  | passed |" in written
+            and "| 2 | An area | &lt;b> |  | x y | failed |" in written
+        )
         fault.happened("so")

@@ -3,6 +3,7 @@
 Hypothesis draws the examples, always the same ones. What one function owes to one known input is in its own test file.
 """
 
+import csv
 import inspect
 import itertools
 import json
@@ -17,7 +18,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import HealthCheck, Phase, assume, example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
@@ -107,6 +108,7 @@ FIXED = settings(
     deadline=None,
     database=None,
     max_examples=20,
+    phases=[Phase.explicit, Phase.generate],  # all examples are small already
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 FEW = settings(FIXED, max_examples=10)
@@ -187,7 +189,7 @@ class TestTokenizers:
 
     @FEW
     @given(UNICODE.filter(bool), st.integers(257, 300), UNICODE)
-    def test_trained_and_saved(self, text, size, other, tmp_path):
+    def test_trained_and_saved(self, tmp_path, text, size, other):
         tokenizer = train_bpe(text, size)
         save_bpe(tokenizer, tmp_path / "bpe.json")
         again = load_bpe(tmp_path / "bpe.json")
@@ -696,7 +698,7 @@ class TestTraining:
         st.data(),
     )
     @example(2, 2, 1, "own", 0.0, False, None)
-    def test_resuming_from_any_update(self, epochs, batches, accumulate, order, drop, looks, data, tmp_path):
+    def test_resuming_from_any_update(self, tmp_path, epochs, batches, accumulate, order, drop, looks, data):
         accumulate = min(accumulate, batches)
         updates = epochs * math.ceil(batches / accumulate)
         stop = data.draw(st.integers(1, updates)) if data else batches
@@ -848,7 +850,7 @@ class TestLoRA:
         TARGETS,
         st.booleans(),
     )
-    def test_adapters_come_back(self, config, seed, rank, alpha, targets, head, tmp_path):
+    def test_adapters_come_back(self, tmp_path, config, seed, rank, alpha, targets, head):
         config["n_layers"] = max(1, config["n_layers"])
         model, base = lively_model(seed, **config), lively_model(seed, **config)
         if head:
@@ -927,7 +929,7 @@ class Shared(nn.Module):
 class TestFiles:
     @settings(FIXED, max_examples=40)
     @given(st.dictionaries(st.sampled_from(["lr", "history", "note"]), TREES, max_size=3))
-    def test_any_tree_of_plain_values_comes_back(self, extra, tmp_path):
+    def test_any_tree_of_plain_values_comes_back(self, tmp_path, extra):
         model = nn.Linear(1, 1)
         save_checkpoint(tmp_path / "c.pt", model, torch.optim.SGD(model.parameters(), 0.1), **extra)
         kept = load_checkpoint(tmp_path / "c.pt", model)[1]
@@ -951,7 +953,7 @@ class TestFiles:
         ),
         st.booleans(),
     )
-    def test_what_could_not_come_back_is_refused_at_once(self, value, nested, tmp_path):
+    def test_what_could_not_come_back_is_refused_at_once(self, tmp_path, value, nested):
         model, path = nn.Linear(1, 1), tmp_path / "c.pt"
         optimizer = torch.optim.SGD(model.parameters(), 0.1)
         save_checkpoint(path, model, optimizer, note="the last good one")
@@ -962,7 +964,7 @@ class TestFiles:
 
     @FIXED
     @given(st.booleans(), st.booleans(), st.booleans(), st.integers(0, 3), st.booleans())
-    def test_shared_weights_come_back(self, tied, turned, empty, compiled, checkpoint, tmp_path):
+    def test_shared_weights_come_back(self, tmp_path, tied, turned, empty, compiled, checkpoint):
         saved, other = (Shared(tied, turned, empty, seed) for seed in (1, 2))
         wrap = [lambda model: model, lambda model: torch.compile(model, backend="eager")]
         for_saving, for_loading = wrap[compiled % 2](saved), wrap[compiled // 2](other)
@@ -979,7 +981,7 @@ class TestFiles:
 
     @FIXED
     @given(configs(), SEEDS, st.booleans(), st.booleans(), st.sampled_from(["plain", "int8", "packed", "bfloat16"]))
-    def test_a_gpt_from_its_file_alone(self, config, seed, tied, checkpoint, kind, tmp_path):
+    def test_a_gpt_from_its_file_alone(self, tmp_path, config, seed, tied, checkpoint, kind):
         config["n_layers"] = max(1, config["n_layers"])
         model, path = lively_model(seed, tied, **config), tmp_path / "gpt"
         x = ids(2, config["context_length"], seed=seed, vocabulary=config["vocab_size"])
@@ -999,7 +1001,7 @@ class TestFiles:
 
     @FEW
     @given(configs(), SEEDS)
-    def test_gpt2s_own_form(self, config, seed, tmp_path):
+    def test_gpt2s_own_form(self, tmp_path, config, seed):
         config["n_layers"] = max(1, config["n_layers"])
         model = lively_model(seed, tied=True, **config)
         save_gpt2(model, tmp_path)
@@ -1010,7 +1012,7 @@ class TestFiles:
 
     @FIXED
     @given(st.lists(st.tuples(UNICODE, UNICODE), max_size=4))
-    def test_responses_come_back(self, pairs, tmp_path):
+    def test_responses_come_back(self, tmp_path, pairs):
         entries = [{"instruction": text, "input": "", "output": text} for text, _ in pairs]
         save_responses(entries, [answer for _, answer in pairs], tmp_path / "r.json")
         rows = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
@@ -1035,7 +1037,9 @@ class TestFasterForms:
         for piece, wrong in zip(linear.weight.split(384), error.split(384), strict=True):
             whole = F.pad(piece, (0, 0, 0, 1)) if len(piece) < 384 < d_out else piece  # the last one is filled with 0
             step = (whole.amax(dim=0) - whole.amin(dim=0)) / 255
-            assert (wrong <= 0.51 * step + 1e-6 * piece.abs().max()).all()
+            assert (
+                wrong <= 0.51 * step + 1e-6 * piece.abs().max() + 1e-8
+            ).all()  # PyTorch's kernel adds 1e-8 to ranges
         expected = F.linear(x, layer.plain_weight(), linear.bias)
         assert layer(x).shape == expected.shape == (*shape, d_out)
         torch.testing.assert_close(layer(x), expected, rtol=1e-3, atol=1e-4 * max(scale, 1e-6) * d_in)
@@ -1048,11 +1052,8 @@ class TestFasterForms:
         layer = BFloat16Linear(linear)
         assert torch.equal(layer.plain_weight(), linear.weight.bfloat16())
         assert layer(x).shape == (*shape, d_out) and layer(x).dtype == torch.bfloat16
-        expected = (
-            F.linear(x.double(), linear.weight.bfloat16().double(), bias and linear.bias.bfloat16().double() or None)
-            if not bias
-            else F.linear(x.double(), linear.weight.bfloat16().double(), linear.bias.bfloat16().double())
-        )
+        exact = None if linear.bias is None else linear.bias.bfloat16().double()
+        expected = F.linear(x.double(), linear.weight.bfloat16().double(), exact)
         torch.testing.assert_close(layer(x).double(), expected, rtol=0.02, atol=0.02 * max(1.0, d_in**0.5))
 
     @FIXED
@@ -1205,9 +1206,30 @@ class TestJudges:
             st.one_of(
                 st.integers(-5, 130).map(str),
                 st.sampled_from(
-                    "score Score: rating of is / 100 out of - – . , ( ) the full max 85.0 3.5 0-100 <think> </think> % \n".split(
-                        " "
-                    )
+                    [
+                        "score",
+                        "Score:",
+                        "rating",
+                        "of",
+                        "is",
+                        "/",
+                        "100",
+                        "out",
+                        "-",
+                        "–",
+                        ".",
+                        ",",
+                        "(",
+                        "full",
+                        "max",
+                        "85.0",
+                        "3.5",
+                        "0-100",
+                        "<think>",
+                        "</think>",
+                        "%",
+                        "\n",
+                    ]
                 ),
                 st.text(max_size=2),
                 st.just("9" * 5000),
@@ -1265,10 +1287,10 @@ class TestJudges:
         )
     )
     def test_long_garbage_takes_no_time(self, piece):
-        text = piece * (200_000 // len(piece))
+        text = piece * (50_000 // len(piece))
         begin = time.perf_counter()
         assert _score_in(text) is None
-        assert time.perf_counter() - begin < 5
+        assert time.perf_counter() - begin < 1
 
 
 # ---- data sets -----------------------------------------------------------------------------------------------------
@@ -1322,9 +1344,13 @@ class TestData:
     )
     @example([(0, "a\r"), (1, '"\r"')], None, 0)
     @example([(0, "before\x00after")], None, 0)
-    def test_messages_become_rows(self, messages, max_length, pad, tmp_path):
+    def test_messages_become_rows(self, tmp_path, messages, max_length, pad):
         messages = [(label, text.replace("\r\n", "\n") or "x") for label, text in messages]
-        pd.DataFrame(messages, columns=["Label", "Text"]).to_csv(tmp_path / "m.csv", index=None)
+        pd.DataFrame(messages, columns=["Label", "Text"]).to_csv(tmp_path / "m.csv", index=None, quoting=csv.QUOTE_ALL)
+        if any("\0" in text for _, text in messages):
+            with pytest.raises(ValueError, match="NUL"):
+                SpamDataset(tmp_path / "m.csv", Letters())
+            return
         dataset = SpamDataset(tmp_path / "m.csv", Letters(), max_length, pad)
         width = max_length or max(len(text) for _, text in messages)
         assert dataset.max_length == width and len(dataset) == len(messages)

@@ -50,6 +50,7 @@ class Handler(BaseHTTPRequestHandler):
     """GET / is the page; POST /reply takes JSON (text, message, temperature, top_p) and streams the reply's text."""
 
     server: ChatServer
+    timeout = 60  # seconds that a client may be silent, or not take what it is sent
 
     def do_GET(self) -> None:
         """The page, and nothing else."""
@@ -76,14 +77,17 @@ class Handler(BaseHTTPRequestHandler):
                     self.wfile.flush()
         except (BrokenPipeError, ConnectionResetError):
             return  # the reader pressed Stop, or left
-        except ERRORS as error:
-            self._send(400, str(error).encode())
+        except (*ERRORS, OverflowError) as error:
+            self._send(400, str(error).encode("utf-8", "replace"))
 
     def _request(self) -> dict[str, Any]:
         length = self.headers.get("Content-Length", "")
-        if self.path != "/reply" or not length.isdigit() or int(length) > LARGEST:
+        if self.path != "/reply" or not length.isdecimal() or int(length) > LARGEST:
             raise ValueError("this is no request for a reply")
-        asked = json.loads(self.rfile.read(int(length)))
+        try:
+            asked = json.loads(self.rfile.read(int(length)))
+        except RecursionError:
+            raise ValueError("the request is nested too deeply") from None
         kinds = {"text": str, "message": str, "temperature": (int, float), "top_p": (int, float)}
         if not isinstance(asked, dict) or not all(isinstance(asked.get(name), kinds[name]) for name in kinds):
             raise ValueError(f"a request holds {', '.join(kinds)}")

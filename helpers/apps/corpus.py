@@ -57,8 +57,9 @@ def open_corpus(folder: Path | str, file: Path | str | None = None) -> np.ndarra
     Raises FileNotFoundError if there is no such folder, ValueError if it has no text, a text is not UTF-8, or the file
     of tokens is damaged.
     """
-    folder = Path(folder)
-    file = Path(file) if file is not None else folder.resolve().with_name(folder.resolve().name + ".tokens")
+    folder = Path(folder).expanduser()
+    place = folder.resolve()
+    file = Path(file).expanduser() if file is not None else place.with_name(f"{place.name}.tokens")
     sources = _sources(folder)
     made = _made_from(file)
     if made is None or made["files"] != sources:

@@ -8,7 +8,6 @@ and Hutter, 2019", after the conference, is from 2017 here, as its arXiv id 1711
 from __future__ import annotations
 
 import html
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from ..files import read_json
 from .chapters import NOTEBOOKS
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ def load_references(path: Path = PATH) -> pd.DataFrame:
     """
     import pandas as pd
 
-    records = json.loads(Path(path).read_text(encoding="utf-8"))
+    records = read_json(path)
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise ValueError(f"{Path(path).name} is not a list of references")
     problems = list(find_problems(records))
     if problems:
         raise ValueError(f"{Path(path).name} is not in order:\n" + "\n".join(problems))

@@ -18,7 +18,8 @@ def linear_few_rows(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:
     to 4 rows it is quicker with the weights on the left. Small matrices gain nothing.
     """
     rows, weight, bias = x.numel() // x.shape[-1], linear.weight, linear.bias
-    if not (rows <= 24 and x.dtype == torch.float32 and x.device.type == "cpu" and weight.numel() >= 2**18):
+    plain = x.dtype != torch.float32 or x.device.type != "cpu"
+    if plain or not (0 < rows <= 24 and len(weight) >= 16 and weight.numel() >= 2**18):
         return F.linear(x, weight, bias)
     blocks, flat = len(weight) // 16, x.reshape(rows, -1).contiguous()  # (rows, d_in); a transposed x would be slow
     small = weight[: blocks * 16].view(blocks, 16, -1)  # (blocks, 16, d_in)

@@ -51,7 +51,7 @@ class ColumnLinear(OtherFormat):
     def __init__(self, linear: nn.Linear):
         super().__init__()
         self.d_out, self.d_in = linear.weight.shape
-        width = min(self.piece, self.d_out)
+        self.width = width = min(self.piece, self.d_out)
         padded = F.pad(linear.weight.detach().to(self.dtype), (0, 0, 0, -self.d_out % width))
         self.blocks = len(padded) // width
         pieces = padded.view(self.blocks, width, self.d_in).transpose(1, 2).reshape(-1, width)  # (blocks * d_in, width)
@@ -67,10 +67,10 @@ class ColumnLinear(OtherFormat):
         if count <= self.few:
             rows = self.rows.view(-1, 1, self.d_in).expand(-1, count, -1).reshape(-1).contiguous()
             factors = flat.expand(self.blocks, -1, -1).reshape(-1)  # (blocks * N * d_in,), as rows
-            out = self.sum_pieces(rows, self.starts[: self.blocks * count], factors).view(self.blocks, count, -1)
+            out = self.sum_pieces(rows, self.starts[: self.blocks * count], factors).view(self.blocks, count, self.width)
         else:
             out = flat @ self.unpack(self.weight).view(self.blocks, self.d_in, -1)  # (blocks, N, width)
-        out = out.transpose(0, 1).reshape(count, -1)[:, : self.d_out]
+        out = out.transpose(0, 1).reshape(count, self.blocks * self.width)[:, : self.d_out]
         out = out if self.bias is None else out + self.bias
         return out.reshape(*x.shape[:-1], self.d_out)
 

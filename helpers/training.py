@@ -183,6 +183,11 @@ def _check_steps(model, train_loader, optimizer, num_epochs, progress: Progress,
             f"progress stands after batch {progress.batch}{was} of its epoch, and train_loader has {len(train_loader)} "
             "batches: go on with the same data and batch size, or begin the epoch again with progress.batch = 0"
         )
+    if progress.batch and progress.random_epoch is None:
+        raise ValueError(
+            f"progress stands after batch {progress.batch} of its epoch, but has no random_epoch to draw the rest by: "
+            "begin the epoch again with progress.batch = 0"
+        )
 
 
 def _steps(
@@ -376,6 +381,18 @@ def find_highest_gradient(model: torch.nn.Module) -> float | None:
     return max(largest).item() if largest else None
 
 
+def _check_schedule(optimizer: torch.optim.Optimizer, options: dict[str, Any]) -> None:
+    own = sorted({"before_update", "name"} & options.keys())
+    if own:
+        raise ValueError(f"{own[0]} is set by train_model itself; evaluated_steps takes one of yours")
+    if not optimizer.param_groups[0]["lr"] > 0:
+        raise ValueError(
+            f"optimizer has the learning rate {optimizer.param_groups[0]['lr']} in its first group: the peak of the "
+            "schedule must be positive"
+        )
+
+
+@guard(_check_schedule)
 @guard(_check_sample)
 def train_model(
     model: torch.nn.Module,

@@ -410,10 +410,14 @@ def judged(path, answer):
         return generate_model_scores([{**ENTRIES[0], "response": answer}], "response", save_to=path)
 
 
-def corpus(path, text):
-    """A folder of a text, which was made before, as tokens in a file."""
-    folder = Path(__file__).with_name("fixtures") / "corpus" / text
-    return open_corpus(folder, path)
+TEXTS = {}  # folders of texts, by a number
+
+
+@pytest.fixture(autouse=True, scope="module")
+def two_corpora(tmp_path_factory):
+    for n in (1, 2):
+        TEXTS[n] = tmp_path_factory.mktemp("corpus") / "texts"
+        write_text_whole(TEXTS[n] / "one.txt", f"{n} words " * 3000)
 
 
 SAVERS = {  # what writes a file: a call with its path and a text or number that makes the content another
@@ -424,7 +428,7 @@ SAVERS = {  # what writes a file: a call with its path and a text or number that
     "save_bpe": lambda path, n: save_bpe(train_bpe("the hen in the pen " * 300 * n, 260 + n), path),
     "save_responses": lambda path, n: save_responses(ENTRIES, ["x" * 5000 * n], path),
     "generate_model_scores with save_to": lambda path, n: judged(path, f"answer {n}"),
-    "open_corpus": lambda path, n: corpus(path, f"{n} words " * 3000),
+    "open_corpus": lambda path, n: open_corpus(TEXTS[n], path),
 }
 
 

@@ -770,6 +770,26 @@ class TestTraining:
         assert np.array(seen) == pytest.approx(np.outer(table, np.array(peaks) / peaks[0]))
         assert [group["lr"] for group in optimizer.param_groups] == peaks
 
+    @FEW
+    @given(st.sampled_from([{"before_update": print}, {"name": "x"}, {"accumulate": 9}, "rate of 0"]), SEEDS)
+    def test_a_schedule_that_cannot_be_kept_is_refused(self, options, seed):
+        model = tiny_model(seed, vocab_size=128, n_layers=1)
+        before, x = weights(model).clone(), ids(4, 4, seed=seed)
+        loader = DataLoader(TensorDataset(x, x), 2)
+        optimizer = torch.optim.SGD(model.parameters(), 0.0 if options == "rate of 0" else 0.1)
+        options = {} if options == "rate of 0" else options
+        with pytest.raises(ValueError):
+            train_model(model, loader, loader, optimizer, CPU, 1, 1, 1, "hi", Letters(), 1, **options)
+        assert torch.equal(weights(model), before)
+
+    @FIXED
+    @given(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9))
+    def test_progress_of_another_run_is_refused(self, batches, done, of):
+        model = Line()
+        optimizer, progress = torch.optim.SGD(model.parameters(), 0.1), Progress(batch=done, batches_per_epoch=of)
+        with pytest.raises(ValueError, match="progress"):
+            training_steps(model, line_loader(batches), optimizer, CPU, 1, squares, progress=progress)
+
     @FIXED
     @given(st.lists(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=4), max_size=3), st.integers(0, 2))
     def test_highest_gradient(self, gradients, without):
@@ -1028,6 +1048,7 @@ class TestFasterForms:
     @settings(FIXED, max_examples=30)
     @given(SEEDS, st.integers(1, 40), st.integers(1, 900), SHAPES, st.booleans(), st.sampled_from([1e-6, 1.0, 1e4]))
     @example(0, 3, 385, [17], True, 1.0)
+    @example(0, 1, 900, [], True, 1e4)  # one number for all pieces
     def test_int8_is_within_half_a_step_of_each_piece(self, seed, d_in, d_out, shape, bias, scale):
         linear = nn.Linear(d_in, d_out, bias)
         with torch.no_grad():

@@ -67,7 +67,9 @@ class ColumnLinear(OtherFormat):
         if count <= self.few:
             rows = self.rows.view(-1, 1, self.d_in).expand(-1, count, -1).reshape(-1).contiguous()
             factors = flat.expand(self.blocks, -1, -1).reshape(-1)  # (blocks * N * d_in,), as rows
-            out = self.sum_pieces(rows, self.starts[: self.blocks * count], factors).view(self.blocks, count, self.width)
+            factors = factors.contiguous()  # a single number would be expanded, which the kernel for 8 bits cannot read
+            out = self.sum_pieces(rows, self.starts[: self.blocks * count], factors)
+            out = out.view(self.blocks, count, self.width)
         else:
             out = flat @ self.unpack(self.weight).view(self.blocks, self.d_in, -1)  # (blocks, N, width)
         out = out.transpose(0, 1).reshape(count, self.blocks * self.width)[:, : self.d_out]

@@ -14,7 +14,8 @@ ROOT = Path(__file__).parent
 GIB_PER_WORKER = 3  # what a worker and its kernel hold: 3.8 GiB for a moment, where GPT-2 124M is trained; mostly half
 
 # Test files that take longer than 8 seconds. One that is missing here costs time at the end of a run, nothing else.
-LONG = "distributed browser published_numbers benchmarks book_profile make_course_model nbval_numbers pretrained judges"
+LONG = "distributed browser published_numbers benchmarks book_profile make_course_model nbval_numbers pretrained judges "
+LONG += "faults properties"
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -26,6 +26,7 @@ _ASSETS = Path(__file__).parent / "assets"
 _REPOSITORY = Path(__file__).parent.parent
 _RAW = "https://raw.githubusercontent.com/rasbt/LLMs-from-scratch/main/"
 _MIRROR = "https://cdn.jsdelivr.net/gh/rasbt/LLMs-from-scratch@main/"
+_LARGEST_MEMBER = 50_000_000  # bytes of a file in an archive; the message set has half a million
 _RETRY_PAUSES = (0.0, 1.0, 4.0)  # seconds before each round of all sources
 
 
@@ -197,6 +198,8 @@ def _download(url: str, file: DataFile, folder: Path) -> Path:
     archive = Path(pooch.retrieve(url, known_hash=None, fname=f"{file.name}.zip", path=folder))
     try:
         with zipfile.ZipFile(archive) as opened:
+            if opened.getinfo(file.member).file_size > _LARGEST_MEMBER:
+                raise ValueError(f"its {file.member} is larger than any of the course's files")
             content = opened.read(file.member)  # into memory: no path in the archive is ever used
     finally:
         archive.unlink()

@@ -172,6 +172,13 @@ class TestArchives:
         assert files_in(tmp_path) == ["a-text.txt", "cache"]
         assert texts.fetch(self.file(source)) == path and source.count == 1
 
+    def test_a_bomb_is_not_unpacked(self, serve, monkeypatch):
+        """A small archive may hold a member of any size; it is looked at before it is read."""
+        monkeypatch.setattr(texts, "_LARGEST_MEMBER", 10)
+        source = serve("right", archive({"folder/text": CONTENT}), "data.zip")
+        with pytest.raises(ConnectionError, match="is larger than any of the course's files"):
+            texts.fetch(self.file(source))
+
     @pytest.mark.parametrize(
         "content", [archive({"other": CONTENT}), archive({"folder/text": CONTENT[1:]}), CONTENT, b""]
     )

@@ -240,7 +240,8 @@ class TestOtherTargets:
         course.add_python("python3")
         words = course.make("test", "ARGS=-x -k gpt").stdout.splitlines()[-1].split()
         assert words[:2] == ["python", "pytest"] and words[-3:] == ["-x", "-k", "gpt"]
-        assert " ".join(words[2:-3]) == "-n auto --dist loadscope --no-loadscope-reorder"  # ARGS="-n 0" comes later and counts
+        # What ARGS says comes later and counts, as in ARGS="-n 0".
+        assert " ".join(words[2:-3]) == "-n auto --dist loadscope --no-loadscope-reorder"
 
     @pytest.mark.parametrize(("display", "flags"), [("", ["--no-browser"]), (":0", [])])
     def test_chat(self, course, display, flags):

@@ -1060,7 +1060,7 @@ class TestFasterForms:
             step = (whole.amax(dim=0) - whole.amin(dim=0)) / 255
             assert (
                 wrong <= 0.51 * step + 1e-6 * piece.abs().max() + 1e-8
-            ).all()  # PyTorch's kernel adds 1e-8 to ranges
+            ).all()  # the 1e-8 is what the kernel adds to ranges
         expected = F.linear(x, layer.plain_weight(), linear.bias)
         assert layer(x).shape == expected.shape == (*shape, d_out)
         torch.testing.assert_close(layer(x), expected, rtol=1e-3, atol=1e-4 * max(scale, 1e-6) * d_in)

@@ -304,10 +304,10 @@ def _check_sampling(temperature: float, top_k: int | None, top_p: float | None) 
         if not hasattr(value, "__index__" if name == "top_k" else "__float__"):
             kind = "whole number" if name == "top_k" else "number"
             raise ValueError(f"{name}={value!r} must be a {kind}")
-    if not 0 <= temperature < math.inf:  # NaN is neither above nor below
-        raise ValueError(f"temperature={temperature} must be finite and not negative (0 takes the most probable token)")
-    if 0 < temperature < 1e-30:  # logits divided by it would be infinite
-        raise ValueError(f"temperature={temperature} is too small to divide by; 0 takes the most probable token")
+    if not temperature >= 0:  # NaN is neither above nor below
+        raise ValueError(f"temperature={temperature} must not be negative (0 takes the most probable token)")
+    if 0 < temperature < 1e-30 or temperature == math.inf:
+        raise ValueError(f"temperature={temperature} cannot divide the logits; 0 takes the most probable token")
     if top_k is not None and top_k < 1:
         raise ValueError(f"top_k={top_k} must be at least 1, or None to keep all tokens")
     if top_p is not None and not 0 < top_p <= 1:

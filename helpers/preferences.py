@@ -109,7 +109,7 @@ def sequence_logprobs(
     counted = targets != ignore_index  # (B, T)
     logits = logits_at(model, inputs, counted)  # (N, vocab_size), N targets that count
     losses = F.cross_entropy(logits, targets[counted], reduction="none")  # (N,)
-    return torch.zeros(targets.shape, device=losses.device).masked_scatter(counted, -losses).sum(dim=1)  # (B,)
+    return losses.new_zeros(targets.shape).masked_scatter(counted, -losses).sum(dim=1)  # (B,)
 
 
 def reference_logprobs(model: torch.nn.Module, dataset: PreferenceDataset, batch_size: int = 16) -> torch.Tensor:

@@ -378,7 +378,7 @@ def learning_rate_at(
 def find_highest_gradient(model: torch.nn.Module) -> float | None:
     """The largest entry of any gradient in the model; None before the first backward pass (section D.3)."""
     largest = [parameter.grad.max() for parameter in model.parameters() if parameter.grad is not None]
-    return max(largest).item() if largest else None
+    return torch.stack(largest).max().item() if largest else None  # NaN if any is NaN
 
 
 def _check_schedule(optimizer: torch.optim.Optimizer, options: dict[str, Any]) -> None:

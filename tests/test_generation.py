@@ -498,7 +498,7 @@ class TestChoosingIsChecked:
         [
             ({"temperature": -1.0}, "temperature=-1.0 must not be negative"),
             ({"temperature": math.nan}, "temperature=nan must not be negative"),
-            ({"temperature": 1e-40}, "temperature=1e-40 is too small to divide by"),
+            ({"temperature": 1e-40}, "temperature=1e-40 cannot divide the logits"),
             ({"top_k": 0}, "top_k=0 must be at least 1"),
             ({"top_k": 6}, "top_k=6 is more than the 5 tokens of the vocabulary"),
             ({"top_p": 0.0}, "top_p=0.0 must be above 0"),

@@ -24,7 +24,7 @@ from helpers.preferences import (
     sequence_logprobs,
 )
 from helpers.training import training_steps
-from tests.tiny import CPU, lively_model
+from tests.tiny import CPU, lively_model, windows
 
 END = 96  # the end of text in the tiny vocabulary of 97 ids
 
@@ -274,3 +274,12 @@ def test_targets_are_those_of_chapter_7():
     inputs, (targets, _) = preference_collate_fn([data[0]])
     same_inputs, same_targets = masked_collate_fn([(data[0][0], data[0][2]), (data[0][1], data[0][2])])
     assert torch.equal(inputs, same_inputs) and torch.equal(targets, same_targets)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_log_probabilities_of_models_of_other_types(dtype):
+    inputs, targets = windows(2, 8)
+    expected = sequence_logprobs(lively_model(2), inputs, targets)
+    got = sequence_logprobs(lively_model(2).to(dtype), inputs, targets)
+    assert got.dtype == dtype
+    assert torch.allclose(got.float(), expected, rtol=0.05)

@@ -7,6 +7,9 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported: files run side by side instead
 os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported
+# Read when a worker begins: it keeps freed memory, since a virtual machine is slow to hand out pages.
+for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
+    os.environ.setdefault(name, str(2**31 - 1))
 
 pytest_plugins = ["tests.nbval_numbers", "tests.fault_table"]
 
@@ -14,7 +17,9 @@ ROOT = Path(__file__).parent
 GIB_PER_WORKER = 3  # what a worker and its kernel hold: 3.8 GiB for a moment, where GPT-2 124M is trained; mostly half
 
 # Test files that take longer than 8 seconds. One that is missing here costs time at the end of a run, nothing else.
-LONG = "distributed browser published_numbers benchmarks book_profile make_course_model nbval_numbers pretrained judges "
+LONG = (
+    "distributed browser published_numbers benchmarks book_profile make_course_model nbval_numbers pretrained judges "
+)
 LONG += "faults properties"
 
 

@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 
+from ...files import first_line
+
 QUIZZES = Path(__file__).parents[2] / "assets" / "quizzes"  # the self-tests' questions, one file per notebook
 FEWEST_OPTIONS = 3  # of a question; with two, half of all guesses would be right
 RTOL, ATOL = 1e-3, 1e-4  # results that agree to three digits are the same
@@ -144,7 +146,7 @@ def explained(kind: type | tuple[type, ...], hint: str, pattern: str = "") -> It
         yield
     except AnswerError as stopped:
         if isinstance(stopped.error, kind) and re.search(pattern, str(stopped.error)):
-            raise Hint(f"{hint}\n{str(stopped).splitlines()[0]}") from None
+            raise Hint(f"{hint}\n{first_line(stopped, 200)}") from None
         raise
 
 

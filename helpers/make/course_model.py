@@ -326,6 +326,7 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
         add[command]("--save-every", type=at_least_one, default=200, metavar="UPDATES")
         add[command]("--eval-every", type=at_least_one, default=500, metavar="UPDATES")
         add[command]("--device", help="cpu, cuda or mps")
+        add[command]("--keep-freed-memory", action="store_true", help="faster on Linux; see helpers.speed.memory")
     add["decay"]("model", type=Path, help="the file to write the model to")
     add["train"]("--start", type=Path, help="a course model to begin with, where there is no checkpoint yet")
     add["train"]("--config", type=partial(assignments, number=int), default={}, help="other sizes: n_layers=8")
@@ -345,6 +346,8 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """Run one of the commands; what can go wrong becomes a sentence and a non-zero status."""
     options = read_options(arguments)
+    if getattr(options, "keep_freed_memory", False):
+        keep_freed_memory()  # each update frees and allocates the same large blocks
     try:
         if options.command == "prepare":
             prepare(options.corpus, options.modern, options.tokens)
@@ -365,5 +368,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    keep_freed_memory()  # each update frees and allocates the same large blocks
     main()

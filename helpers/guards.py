@@ -11,6 +11,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -39,6 +40,23 @@ def guard(check: Callable[..., None]) -> Callable[[Callable], Callable]:
     return decorate
 
 
+def adapt(name: str, convert: Callable[[Any], Any]) -> Callable[[Callable], Callable]:
+    """A decorator that gives a function `convert(argument)` in place of its argument `name`."""
+
+    def decorate(function: Callable) -> Callable:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def adapting(*arguments, **options):
+            bound = signature.bind(*arguments, **options)
+            bound.arguments[name] = convert(bound.arguments[name])
+            return function(*bound.args, **bound.kwargs)
+
+        return adapting
+
+    return decorate
+
+
 def printable(function: Callable) -> Callable:
     """A decorator: what the function prints reaches terminals of any encoding; letters that they lack become "?"."""
 
@@ -61,16 +79,7 @@ def expects_numbers(function: Callable) -> Callable:
 
     Greedy choice would take token 0 for ever from such logits ("!!!!" in GPT-2's vocabulary) and say nothing.
     """
-    signature = inspect.signature(function)
-
-    @functools.wraps(function)
-    def checking(*arguments, **options):
-        bound = signature.bind(*arguments, **options)
-        model = bound.arguments["model"]
-        bound.arguments["model"] = lambda in_idx: check_numbers(model(in_idx))
-        return function(*bound.args, **bound.kwargs)
-
-    return checking
+    return adapt("model", lambda model: lambda in_idx: check_numbers(model(in_idx)))(function)
 
 
 def takes_file(function: Callable) -> Callable:

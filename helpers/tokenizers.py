@@ -6,13 +6,14 @@ files that ship with the course so that nothing is downloaded. Training a byte-p
 
 from __future__ import annotations
 
-import functools
 import inspect
 import os
 import re
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .guards import adapt
 
 if TYPE_CHECKING:
     import tiktoken
@@ -154,14 +155,4 @@ class AnyTokenizer:
 
 def takes_tokenizer(function: Callable) -> Callable:
     """A decorator: the function's argument `tokenizer` may be a tokenizer of any kind (see `AnyTokenizer`)."""
-    signature = inspect.signature(function)
-
-    @functools.wraps(function)
-    def adapting(*arguments, **options):
-        bound = signature.bind(*arguments, **options)
-        tokenizer = bound.arguments["tokenizer"]
-        if not isinstance(tokenizer, AnyTokenizer):
-            bound.arguments["tokenizer"] = AnyTokenizer(tokenizer)
-        return function(*bound.args, **bound.kwargs)
-
-    return adapting
+    return adapt("tokenizer", lambda given: given if isinstance(given, AnyTokenizer) else AnyTokenizer(given))(function)

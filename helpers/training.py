@@ -176,8 +176,8 @@ def _check_steps(model, train_loader, optimizer, num_epochs, progress: Progress,
             "freeze them, or make the optimizer after layers were added or replaced",
             stacklevel=3,
         )
-    known = progress.batches_per_epoch not in (None, len(train_loader))
-    if progress.batch and (known or progress.batch >= len(train_loader)):
+    differs = progress.batches_per_epoch not in (None, len(train_loader))
+    if progress.batch and (differs or progress.batch >= len(train_loader)):
         was = f" of {progress.batches_per_epoch}" if progress.batches_per_epoch else ""
         raise ValueError(
             f"progress stands after batch {progress.batch}{was} of its epoch, and train_loader has {len(train_loader)} "
@@ -207,7 +207,7 @@ def _steps(
     with progress_bar(total=num_epochs * len(train_loader), leave=False, unit="batch") as bar:
         bar.update(progress.epoch * len(train_loader) + progress.batch)
         while progress.epoch < num_epochs:
-            batches = _batches_left(train_loader, progress)
+            batches = _batches_left(train_loader, progress, generators)
             optimizer.zero_grad()
             losses, tokens = [], 0  # of the batches that will make one update
             for input_batch, target_batch in batches:
@@ -244,9 +244,8 @@ def _steps(
                 _set_states(generators, now)  # an evaluation may have drawn from the same loader
 
 
-def _batches_left(train_loader: DataLoader, progress: Progress) -> Iterator[Any]:
+def _batches_left(train_loader: DataLoader, progress: Progress, generators: list[torch.Generator]) -> Iterator[Any]:
     """The batches of this epoch that are not done yet, in the order that the epoch began with."""
-    generators = _generators(train_loader)
     _set_states(generators, progress.loader_epoch)  # none in a run that begins
     if progress.batch == 0:
         progress.random_epoch = torch.get_rng_state()

@@ -1,8 +1,8 @@
 """Keeping notebooks in order: `python -m tests.notebooks refresh|lint|links [paths]`.
 
-`refresh` executes notebooks in place in fresh kernels, `links` stamps the repository into badges and bootstrap
-cells and joins exercises with their solutions, `lint` says what is wrong with committed notebooks. Without paths, all
-notebooks of the course; README's table of notebooks is then made (`links`) or compared (`lint`), too.
+`refresh` executes notebooks in place in fresh kernels, `links` stamps the repository into links to Colab and
+bootstrap cells and joins exercises with their solutions, `lint` says what is wrong with committed notebooks. Without
+paths, all notebooks of the course; README's table of notebooks is then made (`links`) or compared (`lint`), too.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import ast
 import hashlib
+import html
 import json
 import os
 import re
@@ -21,10 +22,12 @@ from pathlib import Path
 import nbformat
 
 from helpers.course.chapters import NOTEBOOKS
-from tests.nbval_numbers import WIDGET, kernel_environment, merge_streams
+from tests.nbval_numbers import IMAGE, WIDGET, as_text, kernel_environment, merge_streams
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
+
+Place = tuple[Path, str]  # a notebook, and the id of a cell in it
 
 SOLUTIONS = "appendix_c_solutions.ipynb"
 STATED = re.compile(r"^### Exercise (\w+\.\w+): .+?(?= *$)", re.MULTILINE)
@@ -35,8 +38,13 @@ import sys
 
 if "google.colab" in sys.modules:  # nothing to do on your own machine; in Colab, fetch the course's helpers
     get_ipython().run_line_magic("pip", "install -q git+https://github.com/{repository}")"""
-BADGE_IMAGE = "![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)"
-BADGE = f"[{BADGE_IMAGE}](https://colab.research.google.com/github/{{repository}}/blob/main/{{path}})"
+UNNAMED = "OWNER/REPOSITORY"  # the repository until `make links` has stamped one
+BOOTSTRAP_UNNAMED = """\
+import sys
+
+if "google.colab" in sys.modules:  # nothing to do on your own machine
+    raise SystemExit("This copy does not know its repository: set it in pyproject.toml and run `make links`.")"""
+BADGE = "[Open in Colab](https://colab.research.google.com/github/{repository}/blob/main/{path})"
 TIME = re.compile(r"(?i)\b(\d+|half an|an?|one|two|three|four)( and a half)? (minutes?|hours?)( and a half)?")
 NUMBERS = {"half an": 0.5, "a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4}
 TABLE = "<!-- notebooks: `make links` makes this table from helpers/course/chapters.py -->\n\n", "\n<!-- /notebooks -->"
@@ -45,7 +53,7 @@ UNCOMPARED = ("nbval-skip", "nbval-ignore-output")
 TAG = re.compile(
     r"bootstrap|setup|raises-exception|nbval-skip|nbval-ignore-output|nbval-machine"
     r"|nbval-rtol=(0\.\d+|\d+e-\d+)|nbval-atol=(\d\.\d+|\d+e-\d+)|nbval-share=0\.[0-4]\d*"
-    r"|reason:[a-z0-9-]+|helpers:\w+(\.\w+)+|(?:exercise|solution):(?:[1-9A-E]|[a-z]+)\.\d+"
+    r"|reason:[a-z0-9-]+|helpers:\w+(\.\w+)+|(?:exercise|solution):(?:[1-9A-E]|[a-z]+)\.(?:\d+|[A-Z])"
 )
 PRIVATE = re.compile(
     r"(?<![\w.~-])/(?:home|root|work|tmp|Users)\b|(?<!\w)(?:C:\\|[A-Z]:\\{1,2}[A-Z])"
@@ -63,6 +71,11 @@ def repository() -> str:
     """OWNER/NAME of the course's repository, from pyproject.toml (read without tomllib, which Python 3.10 lacks)."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     return re.search(r'^Repository = "https://github\.com/([\w.-]+/[\w.-]+)"', text, re.MULTILINE)[1]
+
+
+def bootstrap() -> str:
+    """The first code cell of every notebook."""
+    return BOOTSTRAP_UNNAMED if repository() == UNNAMED else BOOTSTRAP.format(repository=repository())
 
 
 # ---- reading, writing, executing -----------------------------------------------------------------------------------
@@ -106,12 +119,10 @@ def seal(nb: nbformat.NotebookNode) -> None:
 
 def tidy(nb: nbformat.NotebookNode) -> None:
     """Leave out what changes without meaning anything: widget views, timings, editors' metadata, pieces of prints."""
-    nb.metadata = nbformat.from_dict(
-        {
-            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-            "language_info": {"name": "python"},
-        }
-    )
+    # As JupyterLab writes both: else opening a notebook would change it, and closing it would ask whether to save.
+    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    language = nb.metadata.get("language_info", {"name": "python"})
+    nb.metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": language})
     for cell in nb.cells:
         cell.metadata = nbformat.from_dict({"tags": tags(cell)} if tags(cell) else {})
         if cell.cell_type == "code":
@@ -138,23 +149,25 @@ def refresh(path: Path) -> float:
 
 
 def links(path: Path, root: Path = ROOT) -> bool:
-    """Stamp the repository into a notebook's badge and bootstrap cell, and lead exercises to their solutions and back.
+    """Stamp the repository into a notebook's link to Colab and bootstrap cell; lead exercises to solutions and back.
 
     Returns whether anything changed.
     """
-    nb, statements = read(path), exercise_headings(root)
+    nb, (statements, solutions) = read(path), exercise_headings(root)
     before, sealed = nbformat.writes(nb), nb.metadata.get("course", {}).get("outputs") == digest(nb)
     first = nb.cells[0]
-    title, *rest = [line for line in first.source.splitlines() if not line.startswith("[![Open in Colab]")]
+    title, *rest = [line for line in first.source.splitlines() if not re.match(r"\[!?\[?Open in Colab\]", line)]
     first.source = "\n\n".join([title, _badge(path, root), "\n".join(rest).strip()]).strip()
     for cell in nb.cells:
         if "bootstrap" in tags(cell):
-            cell.source = BOOTSTRAP.format(repository=repository())
+            cell.source = bootstrap()
         if cell.cell_type == "markdown" and (stated := STATED.search(cell.source)):
-            other = statements.get(stated[1], path) if path.name == SOLUTIONS else root / "notebooks" / SOLUTIONS
+            there = statements if path.name == SOLUTIONS else solutions
             words = "To the statement" if path.name == SOLUTIONS else "appendix C"
-            target = f"{Path(os.path.relpath(other, path.parent)).as_posix()}#{anchor(stated[0])}"
-            cell.source = re.sub(rf"\[{words}\]\([^)]*\)", f"[{words}]({target})", cell.source)
+            if stated[1] in there:
+                cell.source = re.sub(
+                    rf"\[{words}\]\([^)]*\)", f"[{words}]({link(path, *there[stated[1]])})", cell.source
+                )
     if sealed:
         seal(nb)
     if changed := nbformat.writes(nb) != before:
@@ -162,23 +175,24 @@ def links(path: Path, root: Path = ROOT) -> bool:
     return changed
 
 
-def exercise_headings(root: Path = ROOT) -> dict[str, Path]:
-    """For each exercise by number the notebook that states it."""
-    found = {}
+def exercise_headings(root: Path = ROOT) -> tuple[dict[str, Place], dict[str, Place]]:
+    """Where each exercise is stated, by number, and where it is solved."""
+    statements: dict[str, Place] = {}
+    solutions: dict[str, Place] = {}
     for path in all_notebooks(root):
-        if path.name != SOLUTIONS:
-            for cell in read(path).cells:
-                if cell.cell_type == "markdown":
-                    found.update({stated[1]: path for stated in STATED.finditer(cell.source)})
-    return found
+        found = solutions if path.name == SOLUTIONS else statements
+        for cell in read(path).cells:
+            if cell.cell_type == "markdown":
+                found.update({stated[1]: (path, cell.id) for stated in STATED.finditer(cell.source)})
+    return statements, solutions
 
 
-def anchor(heading: str) -> str:
-    """What comes after the # in a link to a heading: JupyterLab's id of it, the text with hyphens for spaces.
+def link(origin: Path, target: Path, cell: str) -> str:
+    """The address of a cell, as a notebook links to it.
 
-    Without `heading=`, JupyterLab looks among the cells on the screen only.
+    JupyterLab finds a cell by its id in a notebook that it has to open first; a heading, only in one that is open.
     """
-    return "heading=" + heading.lstrip("# ").replace(" ", "-")
+    return f"{Path(os.path.relpath(target, origin.parent)).as_posix()}#cell-id={cell}"
 
 
 def _badge(path: Path, root: Path) -> str:
@@ -283,8 +297,8 @@ def clean_outputs(page: Page) -> Iterator[str]:
 def no_private_paths(page: Page) -> Iterator[str]:
     texts = [(name(cell), cell.source) for cell in page.nb.cells if cell.source.strip()]
     for cell, output in page.outputs():
-        kept = {kind: value for kind, value in output.get("data", {}).items() if not kind.startswith("image/")}
-        found = [output.get("text", ""), *map(str, kept.values()), *output.get("traceback", [])]
+        kept = [IMAGE.sub(r"\g<after>", as_text(value)) for value in output.get("data", {}).values()]
+        found = [output.get("text", ""), *kept, *output.get("traceback", [])]
         texts.append((f"the output of {name(cell)}", "\n".join(found)))
     for where, text in texts:
         if match := PRIVATE.search(text):
@@ -294,16 +308,16 @@ def no_private_paths(page: Page) -> Iterator[str]:
 def pictures(page: Page) -> Iterator[str]:
     for cell, output in page.outputs():
         data = output.get("data", {})
-        for kind in [kind for kind in data if kind.startswith("image/")]:
-            alt = output.metadata.get(kind, {}).get("alt", "")
-            if len(alt.split()) < 5:
-                yield f"{name(cell)} shows a figure without alternative text of at least five words: use plots.show"
-            elif data.get("text/plain") != alt:
-                yield f"{name(cell)} shows a figure whose text/plain is not its alternative text"
-        if "<img" in str(data.get("text/html", "")):
-            yield f"{name(cell)} shows an image by HTML: use plots.show"
+        page_text = as_text(data.get("text/html", ""))
+        figure = IMAGE.fullmatch(page_text)
+        if any(kind.startswith("image/") for kind in data) or ("<img" in page_text and not figure):
+            yield f"{name(cell)} shows an image without helpers.course.plots: use plots.show"
+        elif figure and len(html.unescape(figure["alt"]).split()) < 5:
+            yield f"{name(cell)} shows a figure without alternative text of at least five words: use plots.show"
+        elif figure and html.unescape(figure["alt"]) != data.get("text/plain"):
+            yield f"{name(cell)} shows a figure whose text/plain is not its alternative text"
     for text in page.prose:
-        if re.search(r"!\[|<img", text.replace(BADGE_IMAGE, "")):
+        if re.search(r"!\[|<img", text):
             yield f"an image in markdown, {text[:40]!r}: draw it with helpers.course.plots"
 
 
@@ -344,13 +358,12 @@ def frame(page: Page) -> Iterator[str]:
     if not first or not first[0].startswith("# ") or [mark for mark, _ in page.headings].count("#") != 1:
         yield "the first cell must begin with the only H1 (`# Title`)"
     if next((line for line in first[1:] if line.strip()), "") != _badge(page.path, page.root):
-        yield "under the title there must be the Colab badge of this repository and file: run make links"
+        yield "under the title there must be the link to Colab of this repository and file: run make links"
     opening = "\n\n".join(page.texts[:4])
     starts = [opening.find(f"\n**{lead_in}**") for lead_in in LEAD_INS]
     if -1 in starts or starts != sorted(starts):
         yield f"the opening must have paragraphs that begin with {', '.join(f'**{lead_in}**' for lead_in in LEAD_INS)}"
-    bootstrap = BOOTSTRAP.format(repository=repository())
-    if not page.code or "bootstrap" not in tags(page.code[0]) or page.code[0].source != bootstrap:
+    if not page.code or "bootstrap" not in tags(page.code[0]) or page.code[0].source != bootstrap():
         yield "the first code cell must be the bootstrap cell, tagged and to the letter: run make links"
     if len(page.code) < 2 or "setup" not in tags(page.code[1]):
         yield "the second code cell must be the imports and the profile, tagged `setup`"

@@ -91,9 +91,39 @@ def test_names():
 @pytest.mark.parametrize("number", checks.EXERCISES)
 def test_no_answer_is_no_verdict(number):
     checker = checks.EXERCISES[number]
-    text = f"Exercise {number}: no answer yet. Replace None with your answer and run the cell again."
+    text = f"Exercise {number}: no answer yet. {_core.NO_ANSWER}"
     for verdict in (checker(None), checker(...), checker(answer=None), checker()):
         assert verdict.passed is None and repr(verdict) == text
+
+
+@pytest.mark.parametrize("number", FUNCTIONS)
+def test_a_stub_is_no_answer(number):
+    def stub(*_): ...
+
+    def documented(*_):
+        """What it will do."""
+
+    for answer in (stub, documented, lambda *_: None):
+        assert checks.EXERCISES[number](answer).passed is None
+
+
+def test_stubs():
+    class Begun:
+        def __init__(self): ...
+
+        def forward(self, x):
+            return x
+
+    class Stub:
+        def __init__(self): ...
+
+        def forward(self, x): ...
+
+    class Empty(torch.nn.Module): ...
+
+    assert _core.is_stub(Stub)
+    for other in (Begun, Empty, dict, len, torch.nn.Linear(1, 1), lambda: 0, lambda x: x, print, 3):
+        assert not _core.is_stub(other)
 
 
 @pytest.mark.parametrize("number", FUNCTIONS)
@@ -118,7 +148,10 @@ def test_an_error_in_the_learners_function_is_a_verdict(number):
 
 @pytest.mark.parametrize("number", FUNCTIONS)
 def test_a_function_that_returns_nothing(number):
-    verdict = checks.EXERCISES[number](lambda *_: None)
+    def silent(*given):
+        list(given)
+
+    verdict = checks.EXERCISES[number](silent)
     fails(verdict)
     assert ("is there a return at its end" in verdict.message) is (number not in GIVE_NONE)
 
@@ -198,6 +231,27 @@ def test_call():
     assert isinstance(caught.value.error, ZeroDivisionError)
     with pytest.raises(KeyboardInterrupt):
         call(lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+
+
+def test_an_error_names_line_and_call():
+    """Of the learner's own code, also where a library that it called raised the error."""
+
+    def first(text, *, count):
+        return torch.zeros(2)[count]
+
+    message = hint(call, first, "a b", count=7)
+    line = first.__code__.co_firstlineno + 1
+    assert "IndexError: index 7 is out of bounds" in message
+    assert message.endswith(f", in line {line}: `return torch.zeros(2)[count]`, when called as first('a b', count=7).")
+
+    class Layer(torch.nn.Module):
+        def forward(self, x):
+            return x @ x
+
+    message = hint(call, Layer(), torch.zeros(3, 4))
+    assert "in line " in message and ": `return x @ x`, when called as Layer(<tensor of shape (3, 4)>)." in message
+    assert hint(call, divmod, 1, 0).endswith(", when called as divmod(1, 0).")
+    assert len(hint(call, divmod, "x" * 1000, 0)) < 250
 
 
 def test_random_states_are_left_alone_whatever_the_learner_draws(made):

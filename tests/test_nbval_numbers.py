@@ -18,7 +18,14 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
 
 from helpers import plots
-from tests.nbval_numbers import kernel_environment, merge_streams, outputs_problem, picture_problem, text_problem
+from tests.nbval_numbers import (
+    IMAGE,
+    kernel_environment,
+    merge_streams,
+    outputs_problem,
+    picture_problem,
+    text_problem,
+)
 from tests.notebooks import ROOT, refresh
 
 # (what the notebook holds, what came out)
@@ -262,7 +269,7 @@ def test_missing_curve_and_message():
 # ---- in real kernels -------------------------------------------------------------------------------------------
 
 SHOW = """\
-import io, os, ipywidgets
+import base64, io, os, ipywidgets
 from IPython.display import HTML, Latex, display
 from PIL import Image, ImageDraw
 
@@ -271,7 +278,8 @@ def show(height):  # in place of helpers.course.plots, which takes longer to imp
     for x, top in ((50, 80), (120, 80 - height)):
         ImageDraw.Draw(picture).rectangle((x, top - 20, x + 30, 90), fill="navy")
     picture.save(data, format="png")
-    display({"image/png": data.getvalue(), "text/plain": "two bars"}, raw=True)"""
+    source = "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
+    display({"text/html": f'<img src="{source}" alt="two bars">', "text/plain": "two bars"}, raw=True)"""
 CELLS = {
     "imports": SHOW,
     "integer": "print('there are 5,145 tokens')",
@@ -285,6 +293,7 @@ CELLS = {
     "figure": "show(20)",
     "missing figure": "show(30)",
     "changed figure": "show(40)",
+    "changed alternative": "show(50)",
     "latex": "Latex('$x^2$')",
     "html": "HTML('<b>3 of 4</b>')",
     "widget": "ipywidgets.IntSlider(value=3)",
@@ -325,7 +334,10 @@ def spoil(cells):
     text("loosened", "2.00", "2.04")
     cells["missing figure"].outputs = []
     figure = cells["changed figure"].outputs[0].data
-    figure["image/png"] = base64.b64encode(repainted(base64.b64decode(figure["image/png"]), longer_bar)).decode()
+    png = IMAGE.fullmatch(figure["text/html"])["png"]
+    other = base64.b64encode(repainted(base64.b64decode(png), longer_bar)).decode()
+    figure["text/html"] = figure["text/html"].replace(png, other)
+    text("changed alternative", 'alt="two bars"', 'alt="three bars"')
     text("latex", "x^2", "x^3")
     text("html", "3 of 4", "4 of 4")
     cells["order"].outputs = [cells["order"].outputs[i] for i in (0, 2, 1)]
@@ -383,8 +395,9 @@ def test_untouched_cell_passes(results, name):
         "minus zero": None,
         "loosened": None,
         "figure": None,
-        "missing figure": "output 1 (image/png, text/plain) was added",
+        "missing figure": "output 1 (text/html, text/plain, image/png) was added",
         "changed figure": "the figure looks different",
+        "changed alternative": "'two' instead of 'three'",
         "latex": "'2' instead of '3'",
         "html": "'3' instead of '4'",
         "widget": None,

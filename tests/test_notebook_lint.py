@@ -4,11 +4,14 @@ import base64
 import copy
 import io
 import json
+import platform
 import re
+import sys
 
 import nbclient
 import nbformat
 import pytest
+from jupyter_client.kernelspec import get_kernel_spec
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
@@ -17,12 +20,13 @@ from helpers.course.checks import EXERCISES
 from tests.nbval_numbers import WIDGET
 from tests.notebooks import (
     BADGE,
-    BOOTSTRAP,
     ROOT,
     TAG,
     TIME,
+    UNNAMED,
     _minutes,
     all_notebooks,
+    bootstrap,
     digest,
     links,
     lint,
@@ -79,19 +83,23 @@ def png():
     return base64.b64encode(out.getvalue()).decode()
 
 
+def image(alt):
+    return f'<img src="data:image/png;base64,{png()}" alt="{alt}" width="8" height="8">'
+
+
 def code(source, *tags, outputs=()):
     return new_code_cell(source, metadata={"tags": list(tags)} if tags else {}, outputs=list(outputs))
 
 
 def sample():
     badge = BADGE.format(repository=repository(), path="notebooks/ch09_sample.ipynb")
-    figure = new_output("display_data", {"image/png": png(), "text/plain": ALT}, metadata={"image/png": {"alt": ALT}})
+    figure = new_output("display_data", {"text/html": image(ALT), "text/plain": ALT})
     cells = [
         new_markdown_cell(
             f"# Chapter 9: A sample\n\n{badge}\n\n**What you will be able to do.** Much.\n\n"
             "**What you need first.** Chapter 8.\n\n**Time.** About two and a half hours, and one more for exercises."
         ),
-        code(BOOTSTRAP.format(repository=repository()), "bootstrap"),
+        code(bootstrap(), "bootstrap"),
         code("from helpers import checks", "setup"),
         new_markdown_cell(
             "## 9.1 Looking at a figure\n\nText about `not !x`, $n!$ and a != b. See [this](ch09_sample.ipynb)."
@@ -170,8 +178,7 @@ def out(**fields):
 
 def figure(text=ALT, alt=ALT):
     def change(nb):
-        nb.cells[FIGURE].outputs[0].data["text/plain"] = text
-        nb.cells[FIGURE].outputs[0].metadata["image/png"] = {"alt": alt}
+        nb.cells[FIGURE].outputs[0].data = {"text/html": image(alt), "text/plain": text}
 
     return change
 
@@ -191,7 +198,8 @@ BROKEN = {
     "no alternative text": (figure(alt=""), "without alternative text"),
     "short alternative text": (figure("A white square", "A white square"), "without alternative text"),
     "other text": (figure(text="<Figure size 1x1>"), "text/plain is not its alternative text"),
-    "image by HTML": (out(output_type="display_data", data={"text/html": "<img src='x'>"}), "image by HTML"),
+    "image by HTML": (out(output_type="display_data", data={"text/html": "<img src='x'>"}), "use plots.show"),
+    "image without HTML": (out(output_type="display_data", data={"image/png": "x"}), "use plots.show"),
     "image in prose": (source(SECTION, "Text", "![x](https://example.com/x.png) Text"), "an image in markdown"),
     "image tag in prose": (source(SECTION, "Text", '<img src="x.png"> Text'), "an image in markdown"),
     "no title": (source(TITLE, "# Chapter 9: A sample", "## Chapter 9: A sample"), "only H1"),
@@ -201,10 +209,10 @@ BROKEN = {
     "other time": (source(TITLE, "two and a half hours", "45 minutes"), "**Time.** says 45 minutes, helpers/course"),
     "no time": (source(TITLE, "two and a half hours, and one more", "long, longer"), "says no reading time"),
     "need not named": (source(TITLE, "Chapter 8", "Chapter 80"), "**What you need first.** does not name chapter 8"),
-    "other badge": (source(TITLE, "ch09_sample", "ch08_sample"), "the Colab badge"),
+    "other badge": (source(TITLE, "ch09_sample", "ch08_sample"), "the link to Colab"),
     "no lead-in": (source(TITLE, "**Time.**", "Time."), "**Time.**"),
     "lead-ins out of order": (source(TITLE, "**What you need first.**", "**Time.**"), "the opening must have"),
-    "other bootstrap": (source(BOOT, "install -q", "install"), "must be the bootstrap cell"),
+    "other bootstrap": (source(BOOT, "import sys", "import os"), "must be the bootstrap cell"),
     "no setup": (tag(SETUP), "tagged `setup`"),
     "no ending": (source(END, "## What comes next", "### What comes next"), "the last three sections"),
     "section number": (source(COUNTING, "## 9.2", "## 9.3"), "should be number 9.2"),
@@ -261,7 +269,7 @@ def test_allowed_tags(course):
     "change",
     [
         lambda nb: nb.cells[EXERCISE].outputs[0].update(text="2 of 4\n"),
-        lambda nb: nb.cells[FIGURE].outputs[0].data.update({"image/png": png().replace("A", "B", 1)}),
+        lambda nb: nb.cells[FIGURE].outputs[0].data.update({"text/html": image(ALT).replace("A", "B", 1)}),
         lambda nb: nb.cells[PLAIN].outputs.clear(),
         source(PLAIN, "0", "1"),
         tag(PLAIN, "nbval-machine"),
@@ -312,7 +320,11 @@ def test_reading_times_are_understood(text, minutes):
 
 @pytest.mark.parametrize("prefix", [notebook.prefix for notebook in NOTEBOOKS])
 def test_exercises_are_numbered_by_their_notebook(prefix):
-    assert TAG.fullmatch(f"exercise:{prefix}.1") and not TAG.fullmatch(f"exercise:{prefix}x_.1")
+    assert (
+        TAG.fullmatch(f"exercise:{prefix}.1")
+        and TAG.fullmatch(f"exercise:{prefix}.A")
+        and not TAG.fullmatch(f"exercise:{prefix}x_.1")
+    )
 
 
 # ---- the tool ----------------------------------------------------------------------------------------------------
@@ -342,7 +354,8 @@ def test_refresh(course, monkeypatch):
     assert text.endswith("}\n") and text.startswith('{\n "cells"')
     nb = nbformat.read(course.path, as_version=4)
     assert nb.metadata.keys() == {"course", "kernelspec", "language_info"} and nb.metadata.course.outputs == digest(nb)
-    assert nb.metadata.language_info == {"name": "python"} and nb.nbformat_minor >= 5
+    assert nb.metadata.language_info.version == platform.python_version() and nb.nbformat_minor >= 5
+    assert nb.metadata.kernelspec.display_name == get_kernel_spec("python3").display_name
     assert [cell.execution_count for cell in nb.cells] == [1, 2, 3, 4, 5]
     assert [cell.metadata for cell in nb.cells[:2]] == [{}, {"tags": ["nbval-machine"]}]
     first, widget, last = nb.cells[1].outputs
@@ -364,7 +377,7 @@ def test_refresh_that_fails_leaves_the_file_alone(course, capsys):
 def test_links(course, tmp_path):
     nb = sample()
     source(TITLE, repository(), "someone/else")(nb)
-    source(BOOT, repository(), "someone/else")(nb)
+    source(BOOT, "import sys", "import os")(nb)
     assert len(course(nb)) == 2
     assert links(course.path, tmp_path) and lint(course.path, tmp_path) == []
     assert not links(course.path, tmp_path)
@@ -389,3 +402,12 @@ def test_command_line(course, capsys, monkeypatch):
     monkeypatch.setattr("tests.notebooks.lint", lambda path: ["a problem"])
     assert main(["lint", str(course.path)]) == 1
     assert "ch09_sample.ipynb: a problem" in capsys.readouterr().out
+
+
+def test_a_copy_without_a_repository_says_so_in_colab(monkeypatch):
+    monkeypatch.setattr("tests.notebooks.repository", lambda: UNNAMED)
+    monkeypatch.setitem(sys.modules, "google.colab", object())
+    with pytest.raises(SystemExit, match="does not know its repository"):
+        exec(bootstrap(), {})
+    monkeypatch.setattr("tests.notebooks.repository", lambda: "someone/course")
+    assert 'install -q git+https://github.com/someone/course"' in bootstrap()

@@ -1,5 +1,6 @@
 """Figures: what is shown has an alternative text, a picture, and is closed; parts to draw with; one palette."""
 
+import base64
 import io
 import re
 
@@ -12,6 +13,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from helpers import plots
+from tests.nbval_numbers import IMAGE
 from tests.notebooks import ROOT
 
 mpl.use("Agg")  # not through the environment, which the kernels of notebooks would inherit
@@ -42,11 +44,11 @@ class TestShow:
     def test_bundle(self, shown):
         plots.show(line(), alt=ALT)
         ((bundle, options),) = shown
-        assert set(bundle) == {"image/png", "text/plain"}
+        assert options == {"raw": True}
         assert bundle["text/plain"] == ALT
-        assert options["raw"] is True
-        assert options["metadata"] == {"image/png": {"width": 576, "height": 288, "alt": ALT}}
-        picture = Image.open(io.BytesIO(bundle["image/png"]))
+        image = IMAGE.fullmatch(bundle["text/html"])
+        assert image["after"] == f'" alt="{ALT}" width="576" height="288">'
+        picture = Image.open(io.BytesIO(base64.b64decode(image["png"])))
         assert picture.format == "PNG"
         assert picture.size == (864, 432)
         assert len(picture.convert("RGB").getcolors()) > 2  # there is a line on it
@@ -58,8 +60,13 @@ class TestShow:
         assert shown == []
 
     def test_alternative_is_required(self):
-        with pytest.raises(TypeError):
+        with pytest.raises(ValueError, match="alt='' must say in a sentence"):
             plots.show(line())
+
+    def test_a_figure_can_bring_its_alternative(self, shown):
+        plots.show(plots.describe(line(), 'A line that rises from "0" to 1 & stops'))
+        assert shown[0][0]["text/plain"] == 'A line that rises from "0" to 1 & stops'
+        assert 'alt="A line that rises from &quot;0&quot; to 1 &amp; stops"' in shown[0][0]["text/html"]
 
     def test_figure_is_closed(self, shown):
         fig = line()

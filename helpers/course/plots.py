@@ -6,6 +6,8 @@ Importing this module sets matplotlib's defaults to the course's style. The figu
 
 from __future__ import annotations
 
+import base64
+import html
 import io
 from collections.abc import Sequence
 
@@ -77,16 +79,25 @@ def png(fig: Figure) -> bytes:
     return small.getvalue()
 
 
-def show(fig: Figure, alt: str) -> None:
-    """Display a figure with its alternative text, which says in words what the figure shows.
+def describe(fig: Figure, alt: str) -> Figure:
+    """Give a figure its alternative text, which says in words what it shows; `show` hands it on. Returns the figure."""
+    fig.set_label(alt)
+    return fig
 
-    Raises ValueError if `alt` has fewer than five words.
+
+def show(fig: Figure, alt: str = "") -> None:
+    """Display a figure with its alternative text: `alt`, or what `describe` gave it.
+
+    The picture is an HTML image, the one form whose alternative JupyterLab, Colab, GitHub, nbviewer and nbconvert hand
+    to screen readers. Raises ValueError if the alternative has fewer than five words.
     """
+    alt = alt or fig.get_label()
     if len(alt.split()) < 5:
         raise ValueError(f"alt={alt!r} must say in a sentence what the figure shows")
-    width, height = fig.get_size_inches()
-    size = {"width": round(width * _DISPLAY_DPI), "height": round(height * _DISPLAY_DPI), "alt": alt}
-    display({"image/png": png(fig), "text/plain": alt}, raw=True, metadata={"image/png": size})
+    width, height = (round(side * _DISPLAY_DPI) for side in fig.get_size_inches())
+    data = base64.b64encode(png(fig)).decode()
+    image = f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt)}" width="{width}" height="{height}">'
+    display({"text/html": image, "text/plain": alt}, raw=True)
 
 
 def heatmap(

@@ -6,10 +6,12 @@ both into a `Verdict`. The learner's code runs inside `call`, so its errors are 
 
 from __future__ import annotations
 
+import dis
 import functools
 import html
 import json
 import re
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from ...files import first_line
 QUIZZES = Path(__file__).parents[2] / "assets" / "quizzes"  # the self-tests' questions, one file per notebook
 FEWEST_OPTIONS = 3  # of a question; with two, half of all guesses would be right
 RTOL, ATOL = 1e-3, 1e-4  # results that agree to three digits are the same
+NO_ANSWER = "Replace None with your answer and run the cell again. A line `= None` below your answer undoes it."
 _SEED = 1  # of what a check draws from PyTorch's global generator, such as a layer's first weights
 
 
@@ -59,11 +62,54 @@ class Hint(Exception):
 
 
 class AnswerError(Hint):
-    """The learner's own code stopped with `error`."""
+    """The learner's own `code`, called with the arguments given, stopped with `error`.
 
-    def __init__(self, error: BaseException) -> None:
-        super().__init__(f"Your answer stopped with {type(error).__name__}: {error}")
+    The message names the line of the code where it stopped, and the call.
+    """
+
+    def __init__(
+        self, error: BaseException, code: Any = None, given: Sequence = (), named: Mapping | None = None
+    ) -> None:
+        message = f"Your answer stopped with {type(error).__name__}: {error}".removesuffix(": ")
+        if line := _line_of(error, code):
+            message += f", in {line}"
+        if code is not None:
+            arguments = [_shown(value) for value in given]
+            arguments += [f"{name}={_shown(value)}" for name, value in (named or {}).items()]
+            message += f", when called as {getattr(code, '__name__', type(code).__name__)}({', '.join(arguments)})."
+        super().__init__(message)
         self.error = error
+
+
+def _line_of(error: BaseException, code: Any) -> str:
+    """Where in the file or cell of `code` an error came from: "line 3: `x = y`"; "" if it did not come from there."""
+    function = code if isinstance(code, type) else getattr(code, "__func__", code)
+    functions = [function, *(vars(function if isinstance(function, type) else type(function)).values())]
+    files = {part.__code__.co_filename for part in functions if hasattr(part, "__code__")}
+    places = [place for place in traceback.extract_tb(error.__traceback__) if place.filename in files]
+    if not places:
+        return ""
+    return f"line {places[-1].lineno}" + (f": `{places[-1].line}`" if places[-1].line else "")
+
+
+def _shown(value: Any) -> str:
+    """An argument in a message: what it is in a few words."""
+    if isinstance(value, torch.Tensor) and value.numel() > 6:
+        return f"<tensor of shape {tuple(value.shape)}>"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def is_stub(answer: Any) -> bool:
+    """Whether a function or class is still as the exercise states it: its body is `...`, or returns nothing."""
+    if isinstance(answer, type):
+        parts = [part for part in vars(answer).values() if hasattr(part, "__code__")]
+        return bool(parts) and all(map(is_stub, parts))
+    code = getattr(answer, "__code__", None)
+    if code is None:
+        return False
+    steps = [step for step in dis.get_instructions(code) if step.opname not in ("RESUME", "NOP", "CACHE")]
+    return steps[0].opname in ("LOAD_CONST", "RETURN_CONST") and steps[0].argval is None and len(steps) <= 2
 
 
 class CheckerError(Exception):
@@ -80,8 +126,9 @@ def exercise(
     """Make a checker of a function that takes an answer and returns the explanation of why it is right.
 
     Where the answer is to be a function, `signature` says how it is called, such as "count(text)", and
-    `may_return_none` whether None can be a right result. An answer of None, or `...`, counts as not given. A check
-    leaves PyTorch's random state on the CPU as it was. Raises CheckerError where `check` raises anything but `Hint`.
+    `may_return_none` whether None can be a right result. An answer of None, or a stub (`is_stub`), counts as not given.
+    A check leaves PyTorch's random state on the CPU as it was. Raises CheckerError where `check` raises anything but
+    `Hint`.
     """
 
     def register(check: Callable[..., str]) -> Callable[..., Verdict]:
@@ -92,7 +139,9 @@ def exercise(
         def checker(*answers: Any, **named: Any) -> Verdict:
             given = [*answers, *named.values()]
             if not given or any(answer is None or answer is ... for answer in given):
-                return Verdict(None, title, "Replace None with your answer and run the cell again.")
+                return Verdict(None, title, NO_ANSWER)
+            if any(map(is_stub, given)):
+                return Verdict(None, title, "Write the body in place of the three dots and run the cell again.")
             try:
                 with torch.random.fork_rng(devices=[]):
                     torch.default_generator.manual_seed(_SEED)  # torch.manual_seed would seed the GPUs as well
@@ -136,7 +185,7 @@ def call(code: Callable, *given: Any, **named: Any) -> Any:
     except Hint:  # from a stand-in that the checker handed over
         raise
     except (Exception, SystemExit) as error:
-        raise AnswerError(error) from error
+        raise AnswerError(error, code, given, named) from error
 
 
 @contextmanager
@@ -323,7 +372,7 @@ def grade(title: str, questions: Sequence[Question], answers: Sequence[str | Non
         return Verdict(None, title, "Replace each None with the letter of your answer and run the cell again.")
     lines, right = [], 0
     for number, (question, answer) in enumerate(zip(questions, answers, strict=True), start=1):
-        letter = str(answer).strip().lower()
+        letter = re.sub(r"[\W_]", "", str(answer)).lower()  # "(b)" and "b." are b
         if answer is None:
             lines.append(f"{number}. Not answered yet.")
         elif letter not in question.options:

@@ -29,12 +29,22 @@ class FusedMultiHeadAttention(MultiHeadAttention):
         batch, num_tokens, _ = x.shape
         if num_tokens > len(self.mask):
             raise ValueError(f"x has {num_tokens} tokens, but context_length is {len(self.mask)}")
-        split = (batch, num_tokens, self.num_heads, self.head_dim)
-        queries = self.W_query(x).view(split).transpose(1, 2)  # (B, H, T, D)
-        keys = self.W_key(x).view(split).transpose(1, 2)  # (B, H, T, D)
-        values = self.W_value(x).view(split).transpose(1, 2)  # (B, H, T, D)
+        projected = self._project(x).view(batch, num_tokens, 3, self.num_heads, self.head_dim)
+        queries, keys, values = projected.permute(2, 0, 3, 1, 4)  # (B, H, T, D) each
         context = F.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout, is_causal=True)
         return self.out_proj(context.transpose(1, 2).reshape(batch, num_tokens, self.d_out))
+
+    def _project(self, x: torch.Tensor) -> torch.Tensor:
+        """Queries, keys and values side by side, (B, T, 3 * d_out): one product in place of three.
+
+        Where a layer is not a plain `nn.Linear`, or is listened to, each of them is called.
+        """
+        layers = self.W_query, self.W_key, self.W_value
+        biases = [layer.bias for layer in layers if getattr(layer, "bias", None) is not None]
+        plain = all(type(layer) is nn.Linear and is_unchanged(layer) for layer in layers)
+        if not plain or len(biases) not in (0, len(layers)):
+            return torch.cat([layer(x) for layer in layers], dim=-1)
+        return F.linear(x, torch.cat([layer.weight for layer in layers]), torch.cat(biases) if biases else None)
 
 
 class FusedLayerNorm(LayerNorm):

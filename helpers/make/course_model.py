@@ -51,7 +51,7 @@ from ..training import Progress, evaluated_steps
 from .corpus_tokens import VOCABULARY, Classes, DrawnWindows, prepare, read_tokens, windows_in_order
 
 CONFIG = gpt_config("124M", context_length=512, emb_dim=256, n_heads=4, n_layers=6, drop_rate=0.0, qkv_bias=True)
-FREQUENT, SAMPLED = 8192, 2048  # tokens computed exactly, and drawn from the others, in the estimated softmax
+FREQUENT, SAMPLED = 4096, 1024  # tokens computed exactly, and drawn from the others, in the estimated softmax
 PEAK_RATES = (0.02, 3e-3)  # learning rates of Muon and AdamW
 WARM_UP = 100  # updates in which the learning rates rise from zero
 EXACT_FROM = 0.9  # part of a decay after which the softmax is exact

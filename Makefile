@@ -4,6 +4,7 @@
 VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TEST_STAMP := $(VENV)/.installed-for-tests
 
 # The first Python 3.10-3.13 that is found; or say which: make lab PYTHON=/path/to/python3.12
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
@@ -23,7 +24,7 @@ lab: $(STAMP)  ## open the course in JupyterLab
 	$(BIN)/jupyter lab $(LAB_FLAGS) $(OFFLINE) --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
 
 # Files run side by side, one worker per core (see conftest.py); ARGS="-n 0" runs them in one process.
-test: $(STAMP)  ## run every check; arguments for pytest in ARGS
+test: $(TEST_STAMP)  ## run every check; arguments for pytest in ARGS
 	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder $(ARGS)
 
 check: $(STAMP)  ## is this machine ready, and how long does each notebook take
@@ -32,18 +33,18 @@ check: $(STAMP)  ## is this machine ready, and how long does each notebook take
 chat: $(STAMP)  ## a page to write with the course model; other models: make chat CHAT_ARGS="--model my_model.safetensors"
 	$(BIN)/python -m helpers.apps.chat_page $(CHAT_FLAGS) $(CHAT_ARGS)
 
-lint: $(STAMP)  ## ruff and the notebook lint
+lint: $(TEST_STAMP)  ## ruff and the notebook lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m tests.notebooks lint
 
-refresh: $(STAMP)  ## execute notebooks in place: make refresh, or make refresh NB=notebooks/ch02_text_data.ipynb
+refresh: $(TEST_STAMP)  ## execute notebooks in place: make refresh, or make refresh NB=notebooks/ch02_text_data.ipynb
 	$(BIN)/python -m tests.notebooks refresh $(NB)
 
-bench: $(STAMP)  ## measure speed and memory beside transformers; writes benchmarks/RESULTS.md (about 10 minutes)
+bench: $(TEST_STAMP)  ## measure speed and memory beside transformers; writes benchmarks/RESULTS.md (about 10 minutes)
 	$(BIN)/python -m benchmarks $(BENCH)
 
-links: $(STAMP)  ## stamp the repository named in pyproject.toml into the notebooks; write README's table of notebooks
+links: $(TEST_STAMP)  ## stamp the repository named in pyproject.toml into the notebooks; write README's table of notebooks
 	$(BIN)/python -m tests.notebooks links
 
 # Only what tools made in the course's own folders: yours are left alone, and so is what JupyterLab kept of your notebooks.
@@ -63,4 +64,9 @@ $(STAMP): requirements.txt pyproject.toml
 	@mkdir -p $(VENV)/share/jupyter/lab/settings
 	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}' \
 		> $(VENV)/share/jupyter/lab/settings/overrides.json
+	@touch $@
+
+# What only the checks need, on top of that: learners who never run them never install it.
+$(TEST_STAMP): $(STAMP) tests/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
 	@touch $@

@@ -53,8 +53,9 @@ class Course:
         self.bin = folder / "bin"
         self.folder.mkdir()
         self.bin.mkdir()
-        for name in ("Makefile", "requirements.txt", "pyproject.toml"):
-            shutil.copy(REPOSITORY / name, self.folder)
+        (self.folder / "tests").mkdir()
+        for name in ("Makefile", "requirements.txt", "pyproject.toml", "tests/requirements.txt"):
+            shutil.copy(REPOSITORY / name, self.folder / name)
         for tool in ("sh", "mkdir", "cp", "chmod", "touch", "grep", "sed", "rm"):
             (self.bin / tool).symlink_to(shutil.which(tool))
         self.add_tools(user=1000, system="Linux")
@@ -195,8 +196,19 @@ class TestInstallation:
         assert course.make("lab").returncode == 0
         assert course.steps() == ["venv", "install"]
         assert course.make("lab").returncode == 0
-        assert course.make("test").returncode == 0
+        assert course.make("check").returncode == 0
         assert course.steps() == []
+
+    def test_what_only_the_checks_need_comes_with_them(self, course):
+        course.add_python("python3")
+        assert course.make("test").returncode == 0
+        assert course.steps() == ["venv", "install", "install"]
+        assert course.make("test").returncode == 0 and course.make("lab").returncode == 0
+        assert course.steps() == []
+        later = time.time() + 5
+        os.utime(course.folder / "tests" / "requirements.txt", (later, later))
+        assert course.make("lab").returncode == 0 and course.steps() == []
+        assert course.make("test").returncode == 0 and course.steps() == ["install"]
 
     def test_needs_no_python_afterwards(self, course):
         python = course.add_python("python3")

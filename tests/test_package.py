@@ -191,9 +191,10 @@ def pyproject():
 
 
 def pins():
-    """requirements.txt as {name: version}, and its other lines."""
+    """Both requirements.txt, of the course and of the tests, as {name: version}, and their other lines."""
     versions, others = {}, []
-    for line in (REPOSITORY / "requirements.txt").read_text(encoding="utf-8").splitlines():
+    files = [REPOSITORY / "requirements.txt", REPOSITORY / "tests" / "requirements.txt"]
+    for line in [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]:
         line = line.partition("#")[0].strip()
         if line.startswith("-"):
             others.append(line)
@@ -228,7 +229,12 @@ class TestDependencies:
     def test_nothing_is_pinned_that_is_not_declared(self):
         versions, others = pins()
         assert set(versions) == {canonicalize_name(requirement.name) for requirement in declared()}
-        assert others == ["-e ."]
+        assert others == ["-e .", "-r ../requirements.txt"]
+
+    def test_learners_install_what_the_course_needs_and_no_more(self):
+        text = (REPOSITORY / "requirements.txt").read_text(encoding="utf-8")
+        pinned = {canonicalize_name(name) for name in re.findall(r"^([\w.-]+)==", text, re.MULTILINE)}
+        assert pinned == {canonicalize_name(requirement.name) for requirement in declared("lab")}
 
     def test_the_lowest_versions_are_the_lower_bounds(self):
         lines = (REPOSITORY / "tests" / "lowest.txt").read_text(encoding="utf-8").splitlines()

@@ -1,0 +1,170 @@
+"""Train the course assistant: an adapter (LoRA) that makes the course model follow instructions.
+
+    python -m helpers.make.assistant train helpers/assets/course_model/assistant.safetensors
+    python -m helpers.make.assistant evaluate --adapter helpers/assets/course_model/assistant.safetensors
+
+It is chapter 7's recipe for twenty minutes instead of one: the same prompt style, the same loss on the answers only,
+but `--entries` practice entries (see `helpers.make.instruction_set`), each seen once, where the chapter has 1,105. Only
+an adapter is trained, so that the result is a file of less than 3 MB beside the course model. The training saves as it
+goes; after an interruption, the same command goes on from the last save.
+
+`evaluate` prints, by group of tasks, how many answers agree with the reference, and their token F1: for the test part
+of the embedded set, and for requests made of words that no entry to train on has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+
+from ..checkpoints import load_checkpoint, save_checkpoint
+from ..instructions import (
+    PHI3,
+    Entry,
+    InstructionDataset,
+    answer_entries,
+    calc_loss_batch_labels,
+    check_entries,
+    masked_collate_fn,
+    split_entries,
+)
+from ..judges import exact_match, token_f1
+from ..lora import load_adapter, merge_lora, replace_linear_with_lora, save_adapter
+from ..pretrained import COURSE_MODEL_FILE, load_course_model
+from ..settings import get_device
+from ..speed.memory import keep_freed_memory
+from ..texts import GROUPS
+from ..tokenizers import get_tokenizer
+from ..training import Progress, training_steps
+from .instruction_set import kinds, make_entries, practice_entries, unseen_with_kinds
+
+RANK, ALPHA, TARGETS = 24, 48, "trf_blocks"  # a file of 2.65 MB
+PEAK_RATE, WARM_UP, BATCH = 3e-3, 50, 32
+ANSWER_TOKENS = 40
+SAVE_EVERY = 200  # updates
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train the adapter on practice entries and write it."""
+    torch.manual_seed(options.seed)
+    device, checkpoint = get_device(options.device), options.adapter.with_suffix(".pt")
+    model, cfg = load_course_model(options.model)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    replace_linear_with_lora(model, RANK, ALPHA, TARGETS)
+    model.to(device)
+    entries = practice_entries(options.entries, options.seed)
+    loader = DataLoader(
+        InstructionDataset(entries, get_tokenizer(), PHI3, with_prompt_lengths=True),
+        batch_size=BATCH,
+        shuffle=True,
+        drop_last=True,
+        collate_fn=partial(masked_collate_fn, allowed_max_length=cfg["context_length"], device=device),
+    )
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=PEAK_RATE, weight_decay=0.01)
+    progress, updates = Progress(), options.epochs * len(loader)
+    if checkpoint.exists():
+        progress, _ = load_checkpoint(checkpoint, model, optimizer)
+        print(f"going on from {checkpoint}: {progress.step} of {updates} updates")
+
+    def set_rate(step: int) -> None:
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = PEAK_RATE * min((step + 1) / WARM_UP, 1 - step / updates)
+
+    recipe = {"loss_function": calc_loss_batch_labels, "before_update": set_rate, "progress": progress, "fast": True}
+    losses = []
+    for progress in training_steps(model, loader, optimizer, device, options.epochs, **recipe):
+        losses.append(progress.loss)
+        if progress.step % SAVE_EVERY == 0:
+            save_checkpoint(checkpoint, model, optimizer, progress)
+            print(f"update {progress.step} of {updates}: loss {sum(losses) / len(losses):.3f}", flush=True)
+            losses = []
+    save_adapter(model.cpu(), options.adapter)
+    checkpoint.unlink(missing_ok=True)
+    print(f"{options.adapter}: {options.adapter.stat().st_size / 1e6:.2f} MB")
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Print how good the answers are, by group of tasks."""
+    model, cfg = load_course_model(options.model)
+    if options.adapter:
+        load_adapter(model, options.adapter)
+        merge_lora(model)
+    device = get_device(options.device)
+    model.to(device).eval()
+    own = make_entries()
+    start, end = (len(part) for part in split_entries(own)[:2])
+    sets = {"the test part of the embedded set": (own[start : start + end], kinds()[start : start + end])}
+    sets["unseen words"] = tuple(zip(*unseen_with_kinds(options.unseen, options.seed), strict=True))[::-1]
+    if options.data:
+        data = json.loads(options.data.read_text(encoding="utf-8"))
+        check_entries(data)
+        sets[str(options.data)] = (split_entries(data)[1], None)
+    for name, (entries, names) in sets.items():
+        answers = answer_entries(model, entries, get_tokenizer(), cfg["context_length"], ANSWER_TOKENS, PHI3)
+        print(f"{name}, {len(entries)} requests")
+        print_scores(entries, answers, names)
+        for entry, answer in list(zip(entries, answers, strict=True))[: options.show]:
+            print(f"  {entry['instruction']} {entry['input']} -> {answer!r} (reference {entry['output']!r})")
+
+
+def print_scores(entries: Sequence[Entry], answers: Sequence[str], names: Sequence[str] | None) -> None:
+    """Print exact matches and mean token F1 (0 to 100), of all answers and by group of kinds."""
+    rows: dict[str, list[tuple[float, float]]] = {"all": []}
+    for number, (entry, answer) in enumerate(zip(entries, answers, strict=True)):
+        score = exact_match(answer, entry["output"]), token_f1(answer, entry["output"])
+        rows["all"].append(score)
+        if names:
+            group = next((group for group, kinds in GROUPS.items() if names[number] in kinds), "other")
+            rows.setdefault(group, []).append(score)
+    for group, scores in rows.items():
+        exact, f1 = (100 * sum(column) / len(scores) for column in zip(*scores, strict=True))
+        print(f"  {group:20s} {len(scores):4d} requests, exact {exact:5.1f}, token F1 {f1:5.1f}", flush=True)
+
+
+def read_options(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("train", "evaluate"):
+        command = commands.add_parser(name)
+        command.add_argument("--model", type=Path, default=COURSE_MODEL_FILE, help="the course model to begin with")
+        command.add_argument("--seed", type=int, default=123)
+        command.add_argument("--device", help="cpu, cuda or mps")
+        if name == "train":
+            command.add_argument("adapter", type=Path, help="the file to write")
+            command.add_argument("--entries", type=int, default=60_000)
+            command.add_argument("--epochs", type=int, default=1)
+            command.add_argument("--keep-freed-memory", action="store_true", help="faster on Linux")
+        else:
+            command.add_argument("--adapter", type=Path, help="without one, the course model itself is asked")
+            command.add_argument("--unseen", type=int, default=600, help="requests made of unseen words")
+            command.add_argument("--data", type=Path, help="another set of instructions, whose test part is asked too")
+            command.add_argument("--show", type=int, default=0, help="print so many answers of each set")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one of the commands; what can go wrong becomes a sentence and a non-zero status."""
+    options = read_options(arguments)
+    if getattr(options, "keep_freed_memory", False):
+        keep_freed_memory()  # each update frees and allocates the same large blocks
+    try:
+        (train if options.command == "train" else evaluate)(options)
+    except (ValueError, OSError, ArithmeticError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted: the same command goes on from the last save")
+
+
+if __name__ == "__main__":
+    main()

@@ -399,7 +399,7 @@ def spread(panels: Mapping[str, Mapping[str, torch.Tensor]], X: torch.Tensor, y:
     for label, marker, color in ((0, "o", plots.BLUE), (1, "s", plots.VERMILION)):
         chosen = X[y == label]
         axes[0].plot(chosen[:, 0], chosen[:, 1], marker, color=color, ms=3, label=f"class {label}")
-    axes[0].set(xlabel="$x_1$", ylabel="$x_2$", title=f"{len(y)} points", ylim=(X[:, 1].min() - 0.9, None))
+    axes[0].set(xlabel="$x_1$", ylabel="$x_2$", title=f"{len(y)} points", ylim=(X[:, 1].min().item() - 0.7, None))
     axes[0].legend(loc="lower left", fontsize=8, handletextpad=0.1)
     says = []
     for ax, (title, curves) in zip(axes[1:], panels.items(), strict=True):

@@ -40,7 +40,7 @@ class ToyDataset(Dataset):
 
     def __init__(self, X: torch.Tensor, y: torch.Tensor):
         if len(X) != len(y):
-            raise ValueError(f"X has {len(X)} examples and y has {len(y)} labels; the numbers must be equal")
+            raise ValueError(f"y has {len(y)} labels; {len(X)}, one per row of X, are expected")
         self.features = X
         self.labels = y
 

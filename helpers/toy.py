@@ -11,7 +11,7 @@ import time
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from .guards import evaluation_mode
+from .guards import evaluation_mode, guard
 
 
 class NeuralNetwork(torch.nn.Module):
@@ -40,7 +40,7 @@ class ToyDataset(Dataset):
 
     def __init__(self, X: torch.Tensor, y: torch.Tensor):
         if len(X) != len(y):
-            raise ValueError(f"X has {len(X)} examples and y has {len(y)} labels; the numbers must be equal")
+            raise ValueError(f"y has {len(y)} labels; {len(X)}, one per row of X, are expected")
         self.features = X
         self.labels = y
 
@@ -66,6 +66,12 @@ class SlowDataset(Dataset):
         return len(self.dataset)
 
 
+def _has_batches(dataloader: DataLoader) -> None:
+    if len(dataloader) == 0:
+        raise ValueError("dataloader has no batch; is the data set empty, or smaller than one batch with drop_last?")
+
+
+@guard(_has_batches)
 def compute_accuracy(model: torch.nn.Module, dataloader: DataLoader) -> float:
     """The share of examples whose highest logit is that of their label (section A.7).
 
@@ -79,6 +85,4 @@ def compute_accuracy(model: torch.nn.Module, dataloader: DataLoader) -> float:
             predictions = model(features.to(device)).argmax(dim=1)  # (B,)
             correct += (predictions == labels.to(device)).sum().item()
             total += len(labels)
-    if total == 0:
-        raise ValueError("dataloader has no batch; is the data set empty, or smaller than one batch with drop_last?")
     return correct / total

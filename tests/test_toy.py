@@ -79,7 +79,7 @@ class TestToyDataset:
         assert label == 1
 
     def test_lengths_must_agree(self):
-        with pytest.raises(ValueError, match="5 examples and y has 4 labels"):
+        with pytest.raises(ValueError, match="y has 4 labels; 5"):
             ToyDataset(X, Y[:4])
 
     def test_slow_data_set(self):

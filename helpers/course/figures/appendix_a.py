@@ -4,19 +4,46 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from .. import plots
-from ..plots import arrow, box, canvas, decimals, subplots, write
+from ..plots import arrow, box, canvas, decimals, describe, subplots, write
 from .shared import number_formats
 
-float_formats = number_formats  # appendix D shows the same picture
+
+def fields() -> Figure:
+    """Artificial intelligence, machine learning, deep learning, large language models: each within the one before."""
+    fig, ax = canvas(7, 2.5)
+    kinds = [
+        ("artificial intelligence", "programs for tasks that seem to need thought", plots.BACKDROP),
+        ("machine learning", "that learn such a task from examples", plots.PALE_BLUE),
+        ("deep learning", "with networks of many layers", plots.PALE_GREEN),
+        ("large language models", "that predict the next token of a text", plots.PALE_ORANGE),
+    ]
+    for k, (name, note, color) in enumerate(kinds):
+        left, right, bottom, top = 0.1 + 0.25 * k, 6.9 - 0.12 * k, 0.1 + 0.1 * k, 2.4 - 0.5 * k
+        box(ax, (left + right) / 2, (bottom + top) / 2, "", right - left, top - bottom, color)
+        ax.text(left + 0.15, top - 0.25, name, va="center", weight="bold")
+        ax.text(right - 0.15, top - 0.25, note, va="center", ha="right", fontsize=9)
+    says = ", ".join(f"{name} ({note})" for name, note, _ in kinds)
+    return describe(fig, f"Four boxes, each inside the one before it: {says}.")
+
+
+def float_formats() -> Figure:
+    """The bits of three kinds of floating-point numbers; appendix D shows the same picture."""
+    alt = (
+        "Three bars of bits. float32: sign, 8 bits of exponent, 23 of fraction. bfloat16: sign, 8 of exponent, 7 of "
+        "fraction. float16: sign, 5 of exponent, 10 of fraction."
+    )
+    return describe(number_formats(), alt)
 
 
 def three_parts() -> Figure:
@@ -33,7 +60,11 @@ def three_parts() -> Figure:
         ax.text(0.3, y, name, va="center", weight="bold")
         ax.text(2.35, y, text, va="center", fontsize=9)
         ax.text(6.75, y, sections, va="center", ha="right", fontsize=9)
-    return fig
+    alt = (
+        "Three boxes stacked: tensors at the bottom (section A.2), autograd in the middle (A.3 and A.4), and on top "
+        "torch.nn, optim and data (A.5 to A.9)."
+    )
+    return describe(fig, alt)
 
 
 def _grid(
@@ -55,8 +86,8 @@ def _grid(
         write(ax, x, y, f"{value}", fontsize=9, color=plots.GREY if faint else plots.INK, zorder=layer)
 
 
-def ranks() -> Figure:
-    """A scalar, a vector, a matrix and a tensor of rank 3, with the shape of each."""
+def dimensions() -> Figure:
+    """A scalar, a vector, a matrix and a tensor of three dimensions, with the shape of each."""
     fig, ax = canvas(7, 2.4)
     _grid(ax, 0.5, 1.55, [[1]], color=plots.PALE_BLUE)
     _grid(ax, 1.65, 1.55, [[1, 2, 3]], color=plots.PALE_BLUE)
@@ -71,9 +102,13 @@ def ranks() -> Figure:
     ):
         ax.text(x, 0.5, name, ha="center", weight="bold")
         ax.text(x, 0.22, f"shape {shape}", ha="center", fontsize=9)
-    for x, rank in ((0.71, 0), (2.28, 1), (4.23, 2), (6.05, 3)):
-        ax.text(x, 2.2, f"rank {rank}", ha="center", fontsize=9)
-    return fig
+    for x, count in ((0.71, "no"), (2.28, "1"), (4.23, "2"), (6.05, "3")):
+        ax.text(x, 2.2, f"{count} dimension{'' if count == '1' else 's'}", ha="center", fontsize=9)
+    alt = (
+        "A single square for a scalar, a row of three for a vector, two rows of three for a matrix, and two such "
+        "tables, one partly covering the other, for a tensor of shape (2, 2, 3)."
+    )
+    return describe(fig, alt)
 
 
 def broadcast(a: torch.Tensor, b: torch.Tensor) -> Figure:
@@ -94,12 +129,17 @@ def broadcast(a: torch.Tensor, b: torch.Tensor) -> Figure:
         ax.text(left + wide / 2, top + 0.13, f"shape {tuple(tensor.shape)}", ha="center", fontsize=9)
     for left, sign in ((places[1], "+"), (places[2], "=")):
         write(ax, (left - 2.35 + wide + left) / 2, top - side * rows / 2, sign, fontsize=15)
-    return fig
+    alt = (
+        f"A tensor of shape {tuple(a.shape)} plus one of shape {tuple(b.shape)}, both repeated to {rows} rows and "
+        f"{cols} columns, gives numbers from {total.min()} to {total.max()}. Repeated numbers are grey, in dashed "
+        "squares."
+    )
+    return describe(fig, alt)
 
 
 def strides(matrix: torch.Tensor) -> Figure:
     """A (2, 3) matrix and its transpose as two views of the same numbers in memory, with their strides."""
-    fig, ax = canvas(7, 3.5)
+    fig, ax = canvas(7, 3.6)
     flat = matrix.flatten().tolist()
     colors = [plots.PALE_BLUE] * 3 + [plots.PALE_ORANGE] * 3
     _grid(ax, 2.24, 0.9, [flat], color=[colors])
@@ -107,16 +147,21 @@ def strides(matrix: torch.Tensor) -> Figure:
     for place in range(6):
         write(ax, 2.45 + 0.42 * place, 0.33, f"{place}", fontsize=8, color=plots.GREY)
     ax.text(2.1, 0.33, "position", ha="right", va="center", fontsize=8, color=plots.GREY)
-    _grid(ax, 0.75, 2.85, matrix.tolist(), color=[[plots.PALE_BLUE] * 3, [plots.PALE_ORANGE] * 3])
-    _grid(ax, 5.0, 3.05, matrix.T.tolist(), color=[[plots.PALE_BLUE, plots.PALE_ORANGE]] * 3)
-    for x, y, view, name in ((1.38, 1.98, matrix, "matrix"), (5.42, 1.75, matrix.T, "matrix.T")):
+    _grid(ax, 0.75, 3.05, matrix.tolist(), color=[[plots.PALE_BLUE] * 3, [plots.PALE_ORANGE] * 3])
+    _grid(ax, 5.0, 3.15, matrix.T.tolist(), color=[[plots.PALE_BLUE, plots.PALE_ORANGE]] * 3)
+    says = []
+    for x, y, view, name in ((1.38, 2.0, matrix, "matrix"), (5.42, 1.7, matrix.T, "matrix.T")):
         down, right = view.stride()
-        ax.text(x, 3.25, f"{name}, shape {tuple(view.shape)}", ha="center", weight="bold", fontsize=9.5)
-        write(ax, x, y - 0.2, f"one to the right: {right} further", fontsize=9)
-        write(ax, x, y - 0.42, f"one down: {down} further", fontsize=9)
-    arrow(ax, (1.9, 1.5), (2.5, 0.98), color=plots.GREY)
-    arrow(ax, (4.9, 1.25), (4.55, 0.98), color=plots.GREY)
-    return fig
+        ax.text(x, 3.4, f"{name}, shape {tuple(view.shape)}", ha="center", weight="bold", fontsize=9.5)
+        write(ax, x, y, f"one to the right: {right} further", fontsize=9)
+        write(ax, x, y - 0.22, f"one down: {down} further", fontsize=9)
+        says.append(f"in {name} one step to the right is {right} further and one down {down}")
+    arrow(ax, (1.5, 1.6), (2.4, 0.95), color=plots.GREY)  # both views begin at position 0
+    arrow(ax, (4.6, 1.3), (2.52, 0.95), color=plots.GREY)
+    numbers = ", ".join(map(str, flat))
+    return describe(
+        fig, f"The numbers {numbers} in one row of memory, in which both views begin at position 0: {'; '.join(says)}."
+    )
 
 
 def _children(node) -> list:
@@ -161,6 +206,7 @@ def graph(root: torch.Tensor, names: Mapping[str, torch.Tensor], down: bool = Fa
     fig, ax, spots, (wide, high) = _graph_canvas(_places(root.grad_fn), down)
     named = {tensor.grad_fn: (name, tensor) for name, tensor in names.items() if tensor.grad_fn is not None}
     leaves = {id(tensor): (name, tensor) for name, tensor in names.items() if tensor.grad_fn is None}
+    said = {}
     for node, (x, y) in spots.items():
         leaf = getattr(node, "variable", None)
         name, tensor = named.get(node) or leaves.get(id(leaf)) or (None, None)
@@ -168,13 +214,16 @@ def graph(root: torch.Tensor, names: Mapping[str, torch.Tensor], down: bool = Fa
         color = plots.PALE_GREEN if leaf is not None else plots.PALE_ORANGE if node is root.grad_fn else plots.PALE_BLUE
         box(ax, x, y, "", wide, high, color)
         write(ax, x, y + (0.22 * high if name else 0), kind if down else "\n".join(_wrap(kind)), fontsize=8)
+        said[node] = f"{name or 'a box'} ({kind})"
         if not name:
             continue
         shown = f"{name} = {tensor.item():.4f}" if tensor.numel() == 1 else f"{name} {tuple(tensor.shape)}"
+        said[node] = f"{shown} ({kind})"
         write(ax, x, y - (0.23 if down else 0.32) * high, shown, fontsize=8.5, weight="bold")
         gradient = tensor.grad if tensor.is_leaf or tensor.retains_grad else None
         if gradient is not None and gradient.numel() == 1:
             says = f"grad {decimals(gradient.item(), 4)}"
+            said[node] = f"{shown}, {says} ({kind})"
             write(ax, x, y - high / 2 - 0.13, says, fontsize=8.5, color=plots.VERMILION)
     for node, (x, y) in spots.items():
         for x1, y1 in (spots[child] for child in _children(node)):
@@ -182,7 +231,8 @@ def graph(root: torch.Tensor, names: Mapping[str, torch.Tensor], down: bool = Fa
                 arrow(ax, (x1, y1 - high / 2), (x + (0 if x1 == x else 0.5), y + high / 2))
             else:
                 arrow(ax, (x1 + wide / 2, y1), (x - wide / 2, y - (0 if y1 == y else 0.2)))
-    return fig
+    leads = [f"{said[child]} leads to {said[node]}" for node in spots for child in _children(node)]
+    return describe(fig, f"Computation graph of {len(spots)} boxes: {'; '.join(reversed(leads))}.")
 
 
 def _graph_canvas(places: dict, down: bool) -> tuple[Figure, Axes, dict, tuple[float, float]]:
@@ -211,33 +261,28 @@ def _wrap(name: str, most: int = 12) -> list[str]:
     return [line for line in lines if line]
 
 
-def network(sizes: Sequence[int], most: int = 10) -> Figure:
-    """A multilayer perceptron with a circle for each number (at most `most` per layer) and its parameters below."""
-    fig, ax = canvas(7, 3.6)
+def network(sizes: Sequence[int]) -> Figure:
+    """A multilayer perceptron with a circle for each number, a line for each weight, and its parameters below."""
+    fig, ax = canvas(7, 4.1)
     xs = np.linspace(0.75, 6.25, len(sizes))
-    layers = []
-    for size in sizes:
-        shown = min(size, most)
-        layers.append([1.95 + 0.26 * (shown - 1) / 2 - 0.26 * k for k in range(shown)])
-    for k in range(len(sizes) - 1):
-        for y1 in layers[k]:
-            for y2 in layers[k + 1]:
-                ax.plot([xs[k], xs[k + 1]], [y1, y2], color=plots.GREY, lw=0.25, alpha=0.7, zorder=1)
-        a, b = sizes[k], sizes[k + 1]
-        middle = (xs[k] + xs[k + 1]) / 2
-        write(ax, middle, 0.3, f"{a} · {b} + {b}\n= {a * b + b:,}", fontsize=9, color=plots.BLUE)
+    gap = 3.0 / max(sizes)
+    layers = [2.25 + gap * (np.arange(size)[::-1] - (size - 1) / 2) for size in sizes]
+    counts = [f"{a} · {b} + {b}\n= {a * b + b:,}" for a, b in pairwise(sizes)]
+    for k, count in enumerate(counts):
+        lines = [[(xs[k], y1), (xs[k + 1], y2)] for y1 in layers[k] for y2 in layers[k + 1]]
+        ax.add_collection(LineCollection(lines, colors=plots.GREY, lw=0.25, alpha=0.35, zorder=1))
+        write(ax, (xs[k] + xs[k + 1]) / 2, 0.3, count, fontsize=9, color=plots.BLUE)
     for k, (x, ys, size) in enumerate(zip(xs, layers, sizes, strict=True)):
         color = plots.PALE_GREEN if k == 0 else plots.PALE_ORANGE if k == len(sizes) - 1 else plots.PALE_BLUE
-        for j, y in enumerate(ys):
-            ax.plot(
-                x, y, "o", ms=12, color=plots.PAPER if size > most and j == most // 2 else color, mec=plots.INK, mew=0.8
-            )
-            if size > most and j == most // 2:
-                write(ax, x, y, "⋮", fontsize=9, zorder=4)
+        ax.plot([x] * size, ys, "o", ms=min(9, 65 * gap), color=color, mec=plots.INK, mew=0.6)
         kind = "inputs" if k == 0 else "logits" if k == len(sizes) - 1 else "hidden, ReLU"
-        write(ax, x, 3.42, f"{size} {kind}", fontsize=9, weight="bold")
+        write(ax, x, 3.95, f"{size} {kind}", fontsize=9, weight="bold")
     ax.text(0.05, 0.3, "para-\nmeters", va="center", fontsize=9, color=plots.BLUE)
-    return fig
+    alt = (
+        f"A network drawn as columns of {', '.join(map(str, sizes))} circles, each connected with all of the next. "
+        f"Parameters between the columns: {'; '.join(count.replace(chr(10), ' ') for count in counts)}."
+    )
+    return describe(fig, alt)
 
 
 def epochs_of_batches(epochs: Sequence[Sequence[Sequence[int]]], batch_size: int) -> Figure:
@@ -256,13 +301,15 @@ def epochs_of_batches(epochs: Sequence[Sequence[Sequence[int]]], batch_size: int
                 ax.text(x + side * len(batch) + 0.12, y - side / 2, "left out by drop_last", va="center", fontsize=9)
             x += side * len(batch) + 0.4
     ax.text(1.4, 0.1, "numbers of the examples, batch after batch", fontsize=9, va="center")
-    return fig
+    rows = [f"epoch {k}: {' '.join(map(str, batches))}" for k, batches in enumerate(epochs, start=1)]
+    return describe(fig, f"The batches of {len(epochs)} epochs, incomplete ones dashed. {'; '.join(rows)}.")
 
 
-def loading(load: float, train: float, workers: int, batches: int = 6) -> Figure:
+def loading(load: float, train: float, workers: int, batches: int = 6, until: float = 36.0) -> Figure:
     """A timeline of loading and training: with 0 workers one after the other, otherwise the workers load ahead.
 
-    Each worker starts on its next batch as soon as it has finished one; `load` and `train` are seconds per batch.
+    Each worker starts on its next batch as soon as it has finished one; `load` and `train` are seconds per batch. The
+    axis ends at `until` seconds, whatever the durations, so that two pictures can be compared.
     """
     free, ready, done, bars = [0.0] * max(1, workers), [], 0.0, []
     for batch in range(batches):
@@ -279,17 +326,22 @@ def loading(load: float, train: float, workers: int, batches: int = 6) -> Figure
     for lane, start, length, batch, kind in bars:
         color = plots.SKY if kind == "load" else plots.ORANGE
         ax.barh(lane, length, left=start, height=0.7, color=color, edgecolor=plots.INK, lw=0.7)
-        write(ax, start + length / 2, lane, str(batch + 1), fontsize=8.5)
+        if length > until / 40:  # else the number is wider than its bar
+            write(ax, start + length / 2, lane, str(batch + 1), fontsize=8.5)
     ax.barh(0, 0, color=plots.SKY, label="load a batch")
     ax.barh(0, 0, color=plots.ORANGE, label="train on it")
     ax.set_yticks(range(len(lanes)), labels=lanes)
     ax.set_ylim(len(lanes) - 0.45, -0.55)
-    ax.set_xlim(0, batches * (load + train) * 1.02)
+    ax.set_xlim(0, until)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("seconds")
     ax.set_title(f"{batches} batches in {done:g} seconds", loc="left")
     ax.legend(loc="lower right", fontsize=9, bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
-    return fig
+    alt = (
+        f"Timeline with {workers} workers: batches that take {load:g} seconds to load and {train:g} to train on; all "
+        f"{batches} are done after {done:g} seconds."
+    )
+    return describe(fig, alt)
 
 
 def _boundary(ax: Axes, model: torch.nn.Module, X: torch.Tensor, y: torch.Tensor, title: str) -> None:
@@ -310,12 +362,18 @@ def _boundary(ax: Axes, model: torch.nn.Module, X: torch.Tensor, y: torch.Tensor
 
 def boundaries(models: Mapping[str, torch.nn.Module], X: torch.Tensor, y: torch.Tensor) -> Figure:
     """The decision boundaries of several models side by side, with points X (N, 2) and their labels y (N,), 0 or 1."""
-    fig, axes = subplots(7.4, 2.6, 1, len(models), sharey=True)
+    fig, axes = subplots(7.4, 2.3, 1, len(models), sharey=True)
+    panels = []
     for ax, (title, model) in zip(np.atleast_1d(axes), models.items(), strict=True):
         _boundary(ax, model, X, y, title)
+        with torch.no_grad():
+            right = (model(X).argmax(dim=1) == y).sum().item()
+        panels.append(f"{title}: {right} of {len(y)} points are on the side of their class")
     np.atleast_1d(axes)[0].set_ylabel("$x_2$")
-    np.atleast_1d(axes)[0].legend(loc="lower left", fontsize=8, frameon=True, framealpha=0.85, handletextpad=0.2)
-    return fig
+    np.atleast_1d(axes)[0].legend(loc="lower left", fontsize=7, frameon=True, framealpha=0.85, handletextpad=0.1)
+    return describe(
+        fig, f"Planes shaded by the probability of class 1, with the decision boundary. {'; '.join(panels)}."
+    )
 
 
 def learning(model: torch.nn.Module, losses: Sequence[float], update: int, X: torch.Tensor, y: torch.Tensor) -> Figure:
@@ -328,7 +386,35 @@ def learning(model: torch.nn.Module, losses: Sequence[float], update: int, X: to
     right.plot(range(1, update + 1), losses[:update], "o-", color=plots.ORANGE, mec=plots.INK)
     right.set(xlabel="update", ylabel="loss of its batch", title="loss", ylim=(0, max(losses) * 1.1))
     right.set_xticks(range(1, len(losses) + 1))
-    return fig
+    return describe(fig, f"The plane with the decision boundary after {update} updates, and the losses so far.")
+
+
+def spread(panels: Mapping[str, Mapping[str, torch.Tensor]], X: torch.Tensor, y: torch.Tensor, chance: float) -> Figure:
+    """Points X (N, 2) with labels y (N,), 0 or 1, and beside them how training on them went, a panel of curves each.
+
+    `panels` holds by title the losses (seeds, updates) of each way to train, by name: the line is the median over the
+    seeds, the band reaches from the lowest to the highest. `chance` is the loss of guessing.
+    """
+    fig, axes = subplots(7.6, 2.9, 1, 1 + len(panels))
+    for label, marker, color in ((0, "o", plots.BLUE), (1, "s", plots.VERMILION)):
+        chosen = X[y == label]
+        axes[0].plot(chosen[:, 0], chosen[:, 1], marker, color=color, ms=3, label=f"class {label}")
+    axes[0].set(xlabel="$x_1$", ylabel="$x_2$", title=f"{len(y)} points", ylim=(X[:, 1].min().item() - 0.7, None))
+    axes[0].legend(loc="lower left", fontsize=8, handletextpad=0.1)
+    says = []
+    for ax, (title, curves) in zip(axes[1:], panels.items(), strict=True):
+        for (name, losses), line in zip(curves.items(), ("-", "--", ":"), strict=False):
+            updates, median = range(1, losses.shape[1] + 1), losses.median(dim=0).values
+            (drawn,) = ax.semilogy(updates, median, line, label=name)
+            ax.fill_between(updates, losses.amin(dim=0), losses.amax(dim=0), color=drawn.get_color(), alpha=0.2, lw=0)
+            says.append(
+                f"{title}, {name}: the median of {len(losses)} runs goes from {median[0]:.2f} to {median[-1]:.2f}"
+            )
+        ax.axhline(chance, color=plots.GREY, lw=1, ls="-.")
+        ax.set(xlabel="update", title=title, ylim=(0.1, 10))
+        ax.legend(fontsize=8, loc="upper right")
+    axes[1].set_ylabel("loss")
+    return describe(fig, f"Points of two classes, and the loss over {losses.shape[1]} updates. {'; '.join(says)}.")
 
 
 def crossover(cpu_flops: float, gpu_flops: float, bytes_per_second: float, launch: float) -> Figure:
@@ -338,14 +424,24 @@ def crossover(cpu_flops: float, gpu_flops: float, bytes_per_second: float, launc
     """
     fig, ax = subplots(6.4, 3.1)
     n = np.logspace(1, 4, 200)
-    work, moved = 2 * n**3, 3 * 4 * n**2
-    ax.loglog(n, work / cpu_flops, color=plots.BLUE, label="CPU")
-    ax.loglog(n, launch + work / gpu_flops, "--", color=plots.GREEN, label="GPU, data already there")
-    transfer = moved / bytes_per_second
-    ax.loglog(n, launch + transfer + work / gpu_flops, color=plots.VERMILION, label="GPU, data there and back")
+    cpu, (alone, moving) = 2 * n**3 / cpu_flops, _gpu_seconds(n, gpu_flops, bytes_per_second, launch)
+    ax.loglog(n, cpu, color=plots.BLUE, label="CPU")
+    ax.loglog(n, alone, "--", color=plots.GREEN, label="GPU, data already there")
+    ax.loglog(n, moving, color=plots.VERMILION, label="GPU, data there and back")
     ax.set(xlabel="n, for two n × n matrices", ylabel="seconds", title="Arithmetic grows faster than what is moved")
     ax.legend()
-    return fig
+    first, later = n[np.argmax(alone < cpu)], n[np.argmax(moving < cpu)]
+    alt = (
+        f"Seconds against n, both logarithmic. The CPU's line rises steadily. The GPU's curves begin flat at "
+        f"{launch:.0e} seconds and fall below the CPU's line near n = {first:.0f}, with moving near n = {later:.0f}."
+    )
+    return describe(fig, alt)
+
+
+def _gpu_seconds(n, gpu_flops: float, bytes_per_second: float, launch: float) -> tuple:
+    """Seconds on a GPU for the product of two n × n float32 matrices: without and with moving three matrices."""
+    alone = launch + 2 * n**3 / gpu_flops
+    return alone, alone + 3 * 4 * n**2 / bytes_per_second
 
 
 def data_parallel() -> Figure:
@@ -356,7 +452,7 @@ def data_parallel() -> Figure:
         ax.add_patch(
             Rectangle((0.05, y - 0.55), 7.1, 1.1, facecolor=plots.BACKDROP, edgecolor=plots.GREY, lw=1, zorder=0)
         )
-        ax.text(0.15, y + 0.39, f"process {rank} (rank {rank})", fontsize=9, weight="bold", va="center")
+        ax.text(0.15, y + 0.39, f"process of rank {rank}", fontsize=9, weight="bold", va="center")
         box(ax, 0.8, y - 0.1, numbers, 1.2, 0.42, plots.PALE_GREEN)
         box(ax, 2.5, y - 0.1, "the same model\nforward, backward", 1.4, 0.55, plots.PALE_BLUE, fontsize=8.5)
         box(ax, 4.15, y - 0.1, "its own\ngradients", 1.0, 0.55, plots.PALE_ORANGE, fontsize=8.5)
@@ -367,4 +463,8 @@ def data_parallel() -> Figure:
     ax.plot(5.08, 1.45, "o", ms=46, color=plots.YELLOW, mec=plots.INK, mew=1, zorder=3)
     write(ax, 5.08, 1.45, "all-\nreduce:\nmean", fontsize=8.5, zorder=4)
     ax.plot([5.08, 5.08], [0.7, 2.2], color=plots.INK, lw=1.2, zorder=2)
-    return fig
+    alt = (
+        "Two processes as two rows. Each takes two of four examples through the same model and gets gradients of its "
+        "own; an all-reduce averages them, and both take the same step."
+    )
+    return describe(fig, alt)

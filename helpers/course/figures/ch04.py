@@ -231,7 +231,9 @@ def layer_gradients(curves: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
     """Mean gradient per layer on a log scale: for each kind of network a thin line per seed."""
     fig, ax = subplots(6.8, 3.4)
     notes = []
-    for (name, runs), color in zip(curves.items(), (plots.VERMILION, plots.ORANGE, plots.BLUE), strict=True):
+    for (name, runs), color in zip(
+        curves.items(), (plots.VERMILION, plots.GREEN, plots.ORANGE, plots.BLUE), strict=True
+    ):
         for number, means in enumerate(runs):
             ax.semilogy(range(1, len(means) + 1), means, color=color, lw=1.1, label=None if number else name)
         first, last = (np.median([means[end] for means in runs]) for end in (0, -1))
@@ -297,7 +299,7 @@ def gpt_model(cfg: Mapping[str, Any]) -> Figure:
     emb, vocab, layers = cfg["emb_dim"], cfg["vocab_size"], cfg["n_layers"]
     x, wide = 2.3, 3.0
     parts = [  # y, text, colour, height, note; without text, the plus sign
-        (1.3, "token embedding   tok_emb", _EMBED, 0.42, f"{vocab:,} rows of {emb}"),
+        (1.3, f"token embedding   tok_emb\n{vocab:,} rows of {emb}", _EMBED, 0.56, ""),
         (2.1, "", "", 0.28, ""),
         (2.9, "dropout   drop_emb", _WHOLE, 0.42, "only in training"),
         (4.05, f"{layers} × TransformerBlock\ntrf_blocks", _MIX, 0.95, "shape in = shape out"),
@@ -358,16 +360,18 @@ def parameter_growth(cfg: Mapping[str, Any], start: Mapping[str, Any] = GPT_CONF
         ax.plot(before[name], row, "o", ms=9, color=plots.PAPER, mec=color, mew=1.8)
         ax.plot(number, row, "o", ms=9, color=color, mec=color, mew=1.8)
         times = number / before[name]
-        ax.text(2.2e9, row, f"{number / 1e6:,.2f} million ({times:.2g} ×)", va="center", fontsize=9)
+        ax.text(2.2e9, row, f"{number:,} ({times:.2g} ×)" if times >= 0.01 else f"{number:,}", va="center", fontsize=9)
     ax.set_yticks(range(len(parts)), labels=list(parts))
-    ax.invert_yaxis()
     ax.set_xscale("log")
-    # From the smallest count that the notebook's sliders allow to the largest: what grows is seen to grow.
-    ax.set(xlim=(2e2, 1.7e9), xlabel="parameters, each tick ten times the one before (hollow: 124M)")
+    # From the smallest count that the notebook's sliders allow to the largest, and room for the numbers beside it:
+    # neither depends on the counts, so that what grows is seen to grow.
+    ax.set(xlim=(2e2, 1e12), ylim=(len(parts) - 0.4, -0.6), xticks=[10**power for power in range(3, 10)])
+    ax.spines.bottom.set_bounds(2e2, 1.7e9)
+    ax.set_xlabel("parameters, each tick ten times the one before (hollow: 124M)", loc="left")
     ax.grid(axis="x", color=plots.SHADE, zorder=0)
     ax.minorticks_off()
     ax.set_title(
-        f"{total / 1e6:,.1f} million parameters: {total * 4 / 2**20:,.0f} MB in float32,\n"
+        f"{total:,} parameters: {total * 4 / 2**20:,.0f} MB in float32,\n"
         f"about {total * 16 / 2**20:,.0f} MB to train with AdamW"
     )
     changes = ", ".join(
@@ -404,33 +408,50 @@ def parameter_shares(configs: Mapping[str, Mapping[str, Any]]) -> Figure:
     return describe(fig, f"Stacked bars of the parts' shares in the GPT-2 sizes. {'; '.join(said)}.")
 
 
-def next_token_probabilities(untrained: torch.Tensor, trained: torch.Tensor, labels: Sequence[str]) -> Figure:
-    """The untrained model's likeliest tokens as bars, and all probabilities (vocab_size,) of both models, sorted.
+def changes(amounts: torch.Tensor, words: Sequence[str]) -> Figure:
+    """How much the logits at each token (columns) move when a token (rows) is changed: (T, T)."""
+    fig, ax = subplots(6.4, 4.2)
+    plots.heatmap(ax, amounts, rows=words, cols=words)
+    ax.set(title="Largest change of a logit", xlabel="logits at this token", ylabel="token that was changed")
+    left = amounts.tril(-1).max().item()
+    return describe(
+        fig,
+        f"Heatmap of {len(words)} by {len(words)} tokens: which logits move when a token is changed. The largest "
+        f"change to the left of the diagonal is {decimals(left)}; on the diagonal the changes are between "
+        f"{decimals(amounts.diagonal().min().item())} and {decimals(amounts.max().item())}.",
+    )
 
-    `labels` are the texts of as many of the untrained model's tokens as bars are drawn.
+
+def next_token_probabilities(untrained: torch.Tensor, trained: torch.Tensor, labels: Sequence[str]) -> Figure:
+    """The untrained model's likeliest tokens, and how much probability the likeliest tokens of both models hold.
+
+    `labels` are the texts of as many of the untrained model's tokens as bars are drawn; probabilities (vocab_size,).
     """
-    ordered, peaked = (100 * p.sort(descending=True).values.numpy() for p in (untrained, trained))  # in percent
+    ordered, peaked = (p.sort(descending=True).values.double().numpy() for p in (untrained, trained))
     uniform = 100 / len(ordered)
     fig, (left, right) = subplots(7.2, 3.4, 1, 2)
-    left.barh(range(len(labels)), ordered[: len(labels)], color=plots.SKY)
+    left.barh(range(len(labels)), 100 * ordered[: len(labels)], color=plots.SKY)
     left.set_yticks(range(len(labels)), labels=labels, fontsize=9, parse_math=False)
     left.invert_yaxis()
-    left.axvline(uniform, color=plots.VERMILION, lw=1.5)
-    left.set(title="untrained: the likeliest tokens", xlabel="probability in percent", xlim=(0, 0.03))
+    left.axvline(uniform, color=plots.VERMILION, lw=1.5, ls="--")
+    left.set(title="untrained: likeliest tokens", xlabel="probability in percent", xlim=(0, 0.03))
     left.set_xticks([0, 0.01, 0.02, 0.03])
-    ranks = range(1, len(ordered) + 1)
-    right.loglog(ranks, peaked, color=plots.GREEN, label="the course model, trained")
-    right.loglog(ranks, ordered, color=plots.BLUE, label="our model, untrained")
-    right.axhline(uniform, color=plots.VERMILION, lw=1.5, ls="--", label="all equal")
-    right.set(title="all tokens, sorted", xlabel="rank", ylabel="probability in percent", ylim=(1e-6, 300))
-    right.set_xticks([1, 100, 10_000], labels=["1", "100", "10,000"])
-    right.legend(fontsize=8.5, loc="lower left")
+    ranks = np.arange(1, len(ordered) + 1)
+    right.axhline(0.5, color=plots.GREY, lw=0.8)
+    right.semilogx(ranks, peaked.cumsum(), color=plots.GREEN, label="trained")
+    right.semilogx(ranks, ordered.cumsum(), color=plots.BLUE, label="untrained")
+    right.semilogx(ranks, ranks / len(ranks), color=plots.VERMILION, lw=1.5, ls="--", label="all equal")
+    right.set(title="what the likeliest tokens hold", xlabel="number of tokens", ylabel="share of the probability")
+    right.set_xticks([1, 10, 100, 1000, 10_000], labels=["1", "10", "100", "1,000", "10,000"], fontsize=9)
+    right.minorticks_off()
+    right.legend(loc="upper left", fontsize=9)
+    hundred, hundred_peaked = ordered[:100].sum(), peaked[:100].sum()
     return describe(
         fig,
         f"Left: the {len(labels)} likeliest next tokens of the untrained model, unrelated pieces of words, none above "
-        f"{ordered[0]:.3f} percent. Right: all {len(ordered)} probabilities in order on log scales: those of the "
-        f"untrained model stay near {uniform:.3f} percent, at which all would be equal; those of a trained model fall "
-        f"from {peaked[0]:.0f} percent to far below it.",
+        f"{100 * ordered[0]:.3f} percent. Right: the share of all probability that the likeliest tokens hold, against "
+        f"their number on a log scale; the first 100 hold {hundred_peaked:.0%} in the trained and {hundred:.1%} in the "
+        f"untrained model.",
     )
 
 

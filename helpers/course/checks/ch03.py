@@ -403,8 +403,8 @@ def exercise_3_d(answer: Callable) -> str:
     way = "Number the entries from 0 on, merge them both ways, and compare place by place."
     _expect_all(answer, cases, lambda *sizes: int(differ(*sizes).sum()), slips, tried, read_number, way)
     return (
-        "With one head or one token nothing moves. Otherwise most numbers end up with another token, although the "
-        "shape is right and no error comes up."
+        "With one head or one token nothing moves. Otherwise many numbers end up with another token or head, although "
+        "the shape is right and no error comes up."
     )
 
 

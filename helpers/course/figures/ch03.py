@@ -72,8 +72,8 @@ def translation(read: Sequence[str], written: Sequence[str], weights: Tensor) ->
 def score_bars(words: Sequence[str], scores: Tensor, query: str) -> Figure:
     """The attention scores of one query as bars, its own in orange."""
     fig, ax = plots.subplots(6, 2.7)
-    bars = ax.bar(words, scores, color=[plots.ORANGE if word == query else plots.BLUE for word in words])
-    ax.bar_label(bars, fmt="%.2f")
+    colors = [plots.ORANGE if word == query else plots.BLUE for word in words]
+    ax.bar_label(ax.bar(words, np.asarray(scores), color=colors), fmt="%.2f")
     ax.set(title=f"attention scores for the query “{query}”", ylabel="score", ylim=(0, 1.17 * float(scores.max())))
     return plots.describe(fig, f"Bar chart of attention scores for '{query}': {_pairs(words, scores)}.")
 

@@ -333,6 +333,7 @@ WRONG = [
     ("3.E", lambda attention, steps: look_back(attention, 1), "looks most at word 2"),
     ("3.E", lambda attention, steps: look_back(attention, steps - 1), "looks most at word"),
     ("3.E", lambda attention, steps: look_back(attention, steps, factor=1.0), "larger"),
+    ("3.E", lambda attention, steps: look_back(attention, steps, factor=6.0), "larger"),  # a weight of about 0.7
     ("3.E", lambda attention, steps: look_back(attention, steps, factor=0.3, content=True), "Word"),
     ("3.E", look_at_content, "first three numbers"),
     ("3.E", zero_queries, "fit any of the keys"),

@@ -18,7 +18,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 
@@ -281,6 +281,10 @@ def _split(line: str) -> tuple[str, str, str]:
     return instruction, "".join(inputs), output
 
 
+def _dump(entries: list[Entry], file: str) -> None:
+    Path(file).write_text(json.dumps(entries, indent=4), encoding="utf-8")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The command line: writes the embedded files, or entries to practice with or to test with."""
     parser = argparse.ArgumentParser(prog="python -m helpers.make.instruction_set", description=main.__doc__)
@@ -291,7 +295,7 @@ def main(arguments: list[str] | None = None) -> None:
     for wanted, make in ((options.practice, practice_entries), (options.unseen, unseen_entries)):
         if wanted:
             entries = make(int(wanted[0]), options.seed)
-            write_whole(Path(wanted[1]), lambda file, entries=entries: file.write_text(json.dumps(entries, indent=1)))
+            write_whole(Path(wanted[1]), partial(_dump, entries))
             print(f"{wanted[1]}: {len(entries):,} entries")
     if not (options.practice or options.unseen):
         write_instructions()

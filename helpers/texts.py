@@ -102,7 +102,7 @@ GROUPS = {
     ),
     "copy and rearrange": (
         "repeat",
-        "words",
+        "first_and_last",
         "swap",
         "reverse",
         "replace",

@@ -24,12 +24,13 @@ from pathlib import Path
 
 from ..files import write_whole
 from ..texts import EMBEDDED_INSTRUCTIONS, INSTRUCTION_KINDS
-from .instruction_kinds import FACTS, LINES, SKILLS, facts
-from .instruction_words import Words, capital, draw_number, lines_of, with_article
+from .instruction_facts import FACTS, facts
+from .instruction_grammar import capital, with_article
+from .instruction_kinds import SKILLS
+from .instruction_words import ASIDE, Words, draw_number, lines_of
 
 INSTRUCTIONS_FILE = EMBEDDED_INSTRUCTIONS["instructions"]
 _SEED = 123
-_ASIDE = 0.2  # the share of phrasings of each fact, and of handwritten lines, that only test requests use
 _TRIES = 200  # a kind that gives no new request in so many draws has no more
 
 Entry = dict[str, str]  # "instruction", "input" (may be empty) and "output"
@@ -55,7 +56,7 @@ COUNTS = {
     "reading": 45,
     "yes_no": 33,
     "repeat": 46,
-    "words": 38,
+    "first_and_last": 38,
     "swap": 32,
     "reverse": 26,
     "replace": 24,
@@ -96,26 +97,39 @@ def kinds() -> list[str]:
 
 
 def practice_entries(count: int, seed: int = _SEED) -> list[Entry]:
-    """`count` different entries to train on, the kinds in the shares of the embedded set as far as they have so many.
-
-    A kind of facts or of lines written by hand ends when all its requests are used; skills go on. Raises ValueError
-    if there are fewer than `count` different entries.
-    """
-    return [entry for _, entry in _drawn(COUNTS, count, f"practice {seed}", aside=False)]
+    """`count` different entries to train on: what `draw` gives, without the kinds."""
+    return [entry for _, entry in draw(count, seed)]
 
 
 def unseen_entries(count: int, seed: int = _SEED) -> list[Entry]:
     """`count` different test requests of the skills, of words that no entry to train on uses in that kind.
 
-    None of them is in the embedded set. Raises ValueError if there are fewer than `count` different entries.
+    None of them is in the embedded set. Raises ValueError as `draw`.
     """
-    return [entry for _, entry in unseen_with_kinds(count, seed)]
+    return [entry for _, entry in draw(count, seed, unseen=True)]
 
 
-def unseen_with_kinds(count: int, seed: int = _SEED) -> list[tuple[str, Entry]]:
-    """What `unseen_entries` gives, each entry with its kind before it."""
-    counts = {kind: COUNTS[kind] for kind in SKILLS}
-    return _drawn(counts, count, f"unseen {seed}", aside=True, known={_request(entry) for entry in make_entries()})
+def draw(count: int, seed: int = _SEED, unseen: bool = False) -> list[tuple[str, Entry]]:
+    """`count` kinds and entries to practice with, or test requests of the skills (`unseen`); no request comes twice.
+
+    The kinds have their shares of the embedded set as far as they have so many entries: facts and handwritten lines
+    come to an end, skills go on. Raises ValueError if there are fewer than `count` different entries.
+    """
+    rng, seed_text = random.Random(f"{seed} kinds {unseen}"), f"{seed} {unseen}"
+    known = {_request(entry) for entry in make_entries()} if unseen else set()
+    kinds = SKILLS if unseen else COUNTS
+    sources = {kind: _entries(kind, unseen, random.Random(f"{seed_text} {kind}"), known) for kind in kinds}
+    drawn: list[tuple[str, Entry]] = []
+    while len(drawn) < count and sources:
+        kind = rng.choices(list(sources), [COUNTS[kind] for kind in sources])[0]
+        entry = next(sources[kind], None)
+        if entry is None:
+            del sources[kind]
+        else:
+            drawn.append((kind, entry))
+    if len(drawn) < count:
+        raise ValueError(f"count={count}, but there are only {len(drawn)} different entries")
+    return drawn
 
 
 def write_instructions(folder: Path | str = INSTRUCTIONS_FILE.parent) -> None:
@@ -123,25 +137,6 @@ def write_instructions(folder: Path | str = INSTRUCTIONS_FILE.parent) -> None:
     folder = Path(folder)
     (folder / INSTRUCTIONS_FILE.name).write_bytes(json.dumps(make_entries(), indent=4).encode())
     (folder / INSTRUCTION_KINDS.name).write_bytes(json.dumps(kinds(), indent=0).encode())
-
-
-def _drawn(
-    counts: dict[str, int], count: int, seed: str, aside: bool, known: set[str] | None = None
-) -> list[tuple[str, Entry]]:
-    """`count` kinds and entries of one side, drawn by shares, no request twice and none that is known."""
-    rng = random.Random(f"{seed} kinds")
-    sources = {kind: _entries(kind, aside, random.Random(f"{seed} {kind}"), known) for kind in counts}
-    drawn: list[tuple[str, Entry]] = []
-    while len(drawn) < count and sources:
-        kind = rng.choices(list(sources), [counts[kind] for kind in sources])[0]
-        entry = next(sources[kind], None)
-        if entry is None:
-            del sources[kind]
-        else:
-            drawn.append((kind, entry))
-    if len(drawn) < count:
-        raise ValueError(f"count={count}: there are only {len(drawn)} different entries")
-    return drawn
 
 
 @cache
@@ -241,12 +236,12 @@ def _facts(kind: str, aside: bool) -> list[tuple[str, Entry]]:
         (key, _filled(phrasing, values))
         for task, key, values in facts(kind)
         for number, phrasing in enumerate(_phrasings(task))
-        if (draw_number(kind, key, task, number) < _ASIDE) == aside
+        if (draw_number(kind, key, task, number) < ASIDE) == aside
     ]
 
 
 def _written(kind: str, aside: bool, rng: random.Random) -> list[Entry]:
-    lines = [line for line in lines_of(f"written/{kind}") if (draw_number(line) < _ASIDE) == aside]
+    lines = [line for line in lines_of(f"written/{kind}") if (draw_number(line) < ASIDE) == aside]
     return [_filled(_split(line), {}) for line in rng.sample(lines, len(lines))]
 
 

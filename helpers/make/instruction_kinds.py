@@ -190,7 +190,7 @@ def _mistake(clause: Clause, rng: random.Random) -> tuple[str, str]:
     if clause.action:
         return sentence(subject.text, "can to", clause.action, rest), clause.tense("present")
     swapped = verb.base if subject.third else verb.third  # he open, they opens
-    ways = ["person", "yesterday", "did", "do"] + ["regular"] * (verb.past != add_ed(verb.base))
+    ways = ["person", "yesterday", "did", "do"] + ["regular"] * (not verb.past.endswith("ed"))
     way = "person" if verb is HAVE else rng.choice(ways)
     if way == "yesterday":
         right = "Yesterday " + inside(clause.tense("past"), subject)

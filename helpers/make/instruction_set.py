@@ -154,19 +154,25 @@ def _in_order() -> list[tuple[str, Entry]]:
 def _shown(kind: str, counts: tuple[int, int, int], seen: set[str]) -> tuple[list[Entry], list[Entry], list[Entry]]:
     """The embedded entries of a kind: to train on, to test, to validate. Their requests are put into `seen`.
 
-    The facts that are tested are among those that are trained, in two or three phrasings each.
+    Of facts only some are shown, each in two or three phrasings to train on; the test asks for the same ones.
     """
     train, test, validation = counts
-    held = _first(_entries(kind, True, random.Random(f"{_SEED} {kind} aside"), seen), test + validation, kind)
-    only = None
-    if kind in FACTS:
-        tested = {_request(entry) for entry in held}
-        only = {key for key, entry in _facts(kind, True) if _request(entry) in tested}
-        others = sorted({key for _, key, _ in facts(kind)} - only)
-        random.Random(f"{_SEED} {kind} facts").shuffle(others)
-        only |= set(others[: max(0, round(train / 2.5) - len(only))])
+    only = _first_facts(kind, round(train / 2.5)) if kind in FACTS else None
     entries = _entries(kind, False, random.Random(f"{_SEED} {kind}"), seen, only)
-    return _first(entries, train, kind), held[:test], held[test:]
+    held = _entries(kind, True, random.Random(f"{_SEED} {kind} aside"), seen, only)
+    tested = _first(held, test + validation, kind)
+    return _first(entries, train, kind), tested[:test], tested[test:]
+
+
+def _first_facts(kind: str, count: int) -> set[str]:
+    """The keys of `count` facts: of each table those that stand first, as the commonest words do."""
+    places: dict[str, int] = {}
+    used: Counter[str] = Counter()
+    for task, key, _ in facts(kind):
+        if key not in places:
+            places[key] = used[task]
+            used[task] += 1
+    return set(sorted(places, key=places.__getitem__)[:count])
 
 
 def _first(entries: Iterator[Entry], count: int, kind: str) -> list[Entry]:
@@ -221,15 +227,20 @@ def _entries(
 
 
 def _in_turns(kind: str, aside: bool, rng: random.Random, only: set[str] | None) -> list[Entry]:
-    """The entries of all facts, or `only` of some: one of each fact, then a second one of each, and so on."""
-    drawn = [(key, entry) for key, entry in _facts(kind, aside) if only is None or key in only]
-    rng.shuffle(drawn)
-    used: Counter[str] = Counter()
-    turns = []
-    for key, entry in drawn:
-        turns.append((used[key], entry))
-        used[key] += 1
-    return [entry for _, entry in sorted(turns, key=lambda turn: turn[0])]
+    """The entries of all facts, or `only` of some: one of each fact, then a second one of each, and so on.
+
+    Each fact begins with another of its phrasings, so that none is used much more often than another.
+    """
+    by_key: dict[str, list[Entry]] = {}
+    for key, entry in _facts(kind, aside):
+        if only is None or key in only:
+            by_key.setdefault(key, []).append(entry)
+    keys, turns = list(by_key), []
+    rng.shuffle(keys)
+    for first, key in enumerate(keys):
+        entries = by_key[key]
+        turns += [(turn, rng.random(), entries[(first + turn) % len(entries)]) for turn in range(len(entries))]
+    return [entry for *_, entry in sorted(turns, key=lambda turn: turn[:2])]
 
 
 def _facts(kind: str, aside: bool) -> list[tuple[str, Entry]]:

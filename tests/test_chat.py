@@ -375,9 +375,7 @@ def test_terminal_with_an_unknown_model(capsys):
     assert (captured.out, captured.err.count("\n")) == ("", 1)
 
 
-@pytest.mark.parametrize(
-    "wrong", [["--temperature", "-1"], ["--top-p", "0"], ["--style", "poem"], ["--length", "0"], ["--seed", "-1"]]
-)
+@pytest.mark.parametrize("wrong", ["--temperature -1", "--top-p 0", "--style poem", "--length 0", "--seed -1"])
 def test_terminal_refuses(wrong):
     with pytest.raises(SystemExit):
-        chat.main(wrong)
+        chat.main(wrong.split())

@@ -212,9 +212,8 @@ class TestMain:
     @pytest.fixture(autouse=True)
     def small(self, monkeypatch):
         monkeypatch.setattr(chat_page, "load", lambda spec: (small_model(), "small"))
+        self.served = []
         monkeypatch.setattr(chat_page.ChatServer, "serve_forever", lambda server: self.served.append(server))
-
-    served = []
 
     def run(self, *arguments):
         self.served.clear()
@@ -236,12 +235,9 @@ class TestMain:
 
     def test_no_port_free_is_one_sentence(self, server, monkeypatch, capsys):
         monkeypatch.setattr(chat_page, "PORTS", 1)
-        assert self.run("--port", str(server.server_port)) == 1
-        said = capsys.readouterr().err
-        assert (
-            said
-            == f"the ports {server.server_port} to {server.server_port} are in use: choose another one with --port\n"
-        )
+        port = server.server_port
+        assert self.run("--port", str(port)) == 1
+        assert capsys.readouterr().err == f"the ports {port} to {port} are in use: choose another one with --port\n"
 
     def test_a_port_that_may_not_be_taken_is_one_sentence(self, monkeypatch, capsys):
         def refuse(*_):

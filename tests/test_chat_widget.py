@@ -7,7 +7,6 @@ import ipywidgets
 import pytest
 
 from helpers.apps import chat, chat_widget
-from helpers.apps.chat import Chat
 
 from .test_chat import scripted, small_model
 

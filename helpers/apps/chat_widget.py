@@ -16,7 +16,7 @@ YOU, MODEL = "font-weight: bold", "color: var(--jp-info-color0, #01579b)"
 
 
 class ChatWidget:
-    """A line to write in, sliders for temperature and top-p, buttons, and the conversation with its newest line in sight.
+    """A line to write in, sliders for temperature and top-p, buttons, and the conversation, its newest line in sight.
 
     A reply is written between the kernel's other tasks, so that Stop is heard while it grows.
     """

@@ -73,7 +73,7 @@ function keepingPlace(change) {
 }
 
 function say(sentence, error = false) {
-  get("status").textContent = sentence;
+  if (get("status").textContent !== sentence) get("status").textContent = sentence;  // said once to who listens
   get("rate").textContent = "";
   get("status").classList.toggle("error", error);
 }
@@ -186,7 +186,9 @@ async function receive(answer, turn, begin) {
       count += line.tokens.length;
       get("rate").textContent = told();
     }
-    if (ended === null) throw new Error(`The chat's server stopped in the middle of the reply. ${DEAD}`);
+    if (ended === null) {
+      throw new Error(`The chat's server stopped ${count ? "in the middle of" : "before"} the reply. ${DEAD}`);
+    }
     if (!count) begin();
     turn.note = count ? `${told()}.` : "The model ended its reply at once.";
     if (ended === "length") turn.note += " The reply has reached its length.";

@@ -424,7 +424,7 @@ chat_page.main(["--no-browser", "--port", "0"])
         other = Reader(reader.page.context.new_page())
         other.page.goto(server.url)
         other.send("Second", wait=False)
-        other.expect(other.status).to_contain_text("The model is writing in another tab or window.")
+        other.expect(other.status).to_contain_text("The model is busy with another reply, perhaps in another tab.")
         assert len(writer.calls) == 1
         writer.patient = False
         writer.allow(30)

@@ -115,10 +115,8 @@ class Handler(BaseHTTPRequestHandler):
         chat = replace(self.server.chat, **(begun if asked["begun"] else {"before": asked["text"]}))
         message = "" if asked["begun"] else asked["message"]
         pieces = chat.pieces(message, asked["temperature"], asked["top_p"], asked["length"], asked["seed"])
-        wait = 0
-        while not self.server.turn.acquire(timeout=wait):
+        while not self.server.turn.acquire(timeout=1):  # also as long as a reply needs to notice that it was stopped
             self._line({"waiting": True})
-            wait = 1
         try:
             for piece in pieces:
                 self._line(_as_json(piece))

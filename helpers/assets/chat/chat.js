@@ -144,7 +144,7 @@ async function* linesOf(answer) {
 }
 
 const DEAD = "Start it again in the terminal (make chat), then try again here; the conversation and your text are kept.";
-
+const WAITING = "The model is busy with another reply, perhaps in another tab. Yours begins when that one is done.";
 const CUT = "The reply was cut off.";
 
 async function request(body, signal) {
@@ -171,7 +171,7 @@ async function receive(answer, turn, begin) {
   try {
     for await (const line of linesOf(answer)) {
       if (line.error !== undefined) throw new Error(`This did not work: ${line.error}.`);
-      if (line.waiting) say("The model is writing in another tab or window. Your reply begins when it is done.");
+      if (line.waiting) say(WAITING);
       if (line.ended !== undefined) ended = line.ended;
       if (line.text === undefined) continue;
       keepingPlace(() => {
@@ -201,8 +201,8 @@ async function receive(answer, turn, begin) {
 
 // Asks for a reply to `message` after the turns `earlier`; `begun` is a turn whose reply goes on.
 async function ask(message, earlier, begun = null) {
-  const chosen = settings();
-  if (running || !chosen) return;
+  const chosen = running ? null : settings();
+  if (!chosen) return;
   const turn = begun || {message, pieces: [], note: "", goes_on: false};
   running = new AbortController();
   showBusy();

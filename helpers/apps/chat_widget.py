@@ -12,7 +12,7 @@ from ..course import widgets
 from .chat import ERRORS, Chat
 
 ENTER_DELAY = 0.1  # seconds: the browser announces Enter a moment before it sends the line that was typed
-YOU, MODEL = "font-weight: bold", "color: var(--jp-info-color0, #01579b)"
+YOU, MODEL = "font-weight: bold", "color: var(--jp-content-link-color, #1976d2)"
 
 
 class ChatWidget:

@@ -107,6 +107,9 @@ class Reader:
     def wait(self):
         self.expect(self.page.locator("#send")).to_be_visible()
 
+    def wait_for_pieces(self, count):
+        self.expect(self.page.locator(".piece").nth(count - 1)).to_be_attached()
+
     def kept(self):
         return self.page.evaluate("Object.entries(sessionStorage)[0]")
 
@@ -296,7 +299,6 @@ class TestProbabilities:
         reader.expect(card).to_contain_text(f"“ two” had a probability of {share} %. Most probable here:")
         reader.expect(card.locator("li")).to_have_count(3)
         reader.expect(card.locator("li.this")).to_have_text(f"“ two”{share} %")
-        reader.page.locator("#status").hover()
         reader.page.mouse.move(5, 5)
         reader.expect(card).to_be_hidden()
 
@@ -482,9 +484,10 @@ class TestScrolling:
         reader.page.get_by_label("Length").evaluate("field => { field.value = 256; }")
         writer.text, writer.patient = LONG, True
         reader.send("Hello", wait=False)
-        for written in (3, 150, 100):
+        for written in (3, 100, 100):
+            before = reader.page.locator(".piece").count()
             writer.allow(written)
-            reader.page.wait_for_function(f"document.querySelectorAll('.piece').length >= {min(written, 100)}")
+            reader.wait_for_pieces(before + written)
             assert newest_is_in_sight(reader.page)
         writer.patient = False
         writer.allow(500)
@@ -501,7 +504,7 @@ class TestScrolling:
         reader.page.set_viewport_size({"width": 500, "height": 500})
         reader.send("Hello", wait=False)
         writer.allow(150)
-        reader.page.wait_for_function("document.querySelectorAll('.piece').length >= 150")
+        reader.wait_for_pieces(150)
         reader.log.evaluate("log => { log.scrollTop = 40; }")
         place = reader.page.locator(".piece").nth(20).bounding_box()
         reader.expect(reader.page.locator("#newest")).to_be_visible()
@@ -520,7 +523,7 @@ class TestScrolling:
         reader.page.set_viewport_size({"width": 500, "height": 500})
         reader.send("Hello", wait=False)
         writer.allow(100)
-        reader.page.wait_for_function("document.querySelectorAll('.piece').length >= 100")
+        reader.wait_for_pieces(100)
         reader.log.evaluate("log => { log.scrollTop = 0; }")
         reader.expect(reader.page.locator("#newest")).to_be_visible()
         reader.log.evaluate("log => { log.scrollTop = log.scrollHeight; }")
@@ -532,8 +535,7 @@ class TestScrolling:
 
 class TestLooks:
     @pytest.mark.parametrize("scheme", ["light", "dark"])
-    @pytest.mark.parametrize("size", WIDTHS)
-    @pytest.mark.parametrize("style", ["plain", "phi3"])
+    @pytest.mark.parametrize(("size", "style"), [*zip(WIDTHS, ["plain", "phi3"] * 2, strict=True)])
     def test_accessibility(self, visit, writer, scheme, size, style):
         path = Path(os.environ.get("COURSE_AXE", "no"))
         if not path.is_file():

@@ -359,6 +359,10 @@ class TestWhatGoesWrong:
         reader.expect(reader.status).to_have_text("This did not work: the numbers ran out.")
         reader.expect(reader.turns).to_have_text([f"Hello{WORDS}"])
         reader.expect(reader.note).to_contain_text("The reply was cut off.")
+        writer.fails = None
+        reader.press("Continue")
+        reader.wait()
+        assert writer.calls[1]["prompt"] == f"Hello{WORDS}"
 
     def test_a_failed_regenerate_keeps_the_reply(self, reader, writer):
         reader.send("Hello")

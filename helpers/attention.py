@@ -133,16 +133,16 @@ class MultiHeadAttention(nn.Module):
         self.register_buffer("mask", future, persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        batch, num_tokens, _ = x.shape
+        batch_size, num_tokens, _ = x.shape
         if num_tokens > len(self.mask):
             raise ValueError(f"x has {num_tokens} tokens, but context_length is {len(self.mask)}")
-        split = (batch, num_tokens, self.num_heads, self.head_dim)
-        queries = self.W_query(x).view(split).transpose(1, 2)  # (B, H, T, D)
-        keys = self.W_key(x).view(split).transpose(1, 2)  # (B, H, T, D)
-        values = self.W_value(x).view(split).transpose(1, 2)  # (B, H, T, D)
+        by_head = (batch_size, num_tokens, self.num_heads, self.head_dim)
+        queries = self.W_query(x).view(by_head).transpose(1, 2)  # (B, H, T, D)
+        keys = self.W_key(x).view(by_head).transpose(1, 2)  # (B, H, T, D)
+        values = self.W_value(x).view(by_head).transpose(1, 2)  # (B, H, T, D)
         attn_scores = queries @ keys.transpose(2, 3)  # (B, H, T, T)
         attn_scores = attn_scores.masked_fill(self.mask[:num_tokens, :num_tokens], -torch.inf)
         attn_weights = torch.softmax(attn_scores / self.head_dim**0.5, dim=-1)
         context = self.dropout(attn_weights) @ values  # (B, H, T, D)
-        context = context.transpose(1, 2).reshape(batch, num_tokens, self.d_out)  # (B, T, d_out)
+        context = context.transpose(1, 2).reshape(batch_size, num_tokens, self.d_out)  # (B, T, d_out)
         return self.out_proj(context)

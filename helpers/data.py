@@ -7,7 +7,13 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from .guards import guard
 from .tokenizers import get_tokenizer, takes_tokenizer
+
+
+def _check_windows(max_length: int, stride: int) -> None:
+    if max_length < 1 or stride < 1:
+        raise ValueError(f"max_length={max_length} and stride={stride} must both be at least 1")
 
 
 class GPTDatasetV1(Dataset):
@@ -20,13 +26,13 @@ class GPTDatasetV1(Dataset):
     Raises ValueError if `max_length` or `stride` is below 1, or if the text is too short for a single window.
     """
 
+    @guard(_check_windows)
     @takes_tokenizer
     def __init__(self, txt: str, tokenizer: Any, max_length: int, stride: int):
-        if max_length < 1 or stride < 1:
-            raise ValueError(f"max_length={max_length} and stride={stride} must both be at least 1")
         token_ids = torch.tensor(tokenizer.encode(txt, allowed_special={"<|endoftext|>"}))
         if len(token_ids) <= max_length:
-            raise ValueError(f"txt has {len(token_ids)} tokens; max_length={max_length} needs at least one more")
+            needs = f"max_length={max_length} needs at least one more"
+            raise ValueError(f"txt has {len(token_ids)} tokens; {needs}")
         self.input_ids = token_ids[:-1].unfold(0, max_length, stride)  # (windows, max_length)
         self.target_ids = token_ids[1:].unfold(0, max_length, stride)  # (windows, max_length)
 

@@ -213,9 +213,9 @@ class GPTModel(nn.Module):
 
     @guard(_check_shape)
     def forward(self, in_idx: torch.Tensor) -> torch.Tensor:
-        num_tokens = in_idx.shape[1]
-        if num_tokens > self.pos_emb.num_embeddings:
-            raise ValueError(f"in_idx has {num_tokens} tokens, but context_length is {self.pos_emb.num_embeddings}")
+        num_tokens, longest = in_idx.shape[1], self.pos_emb.num_embeddings
+        if num_tokens > longest:
+            raise ValueError(f"in_idx has {num_tokens} tokens, but context_length is {longest}")
         positions = torch.arange(num_tokens, device=in_idx.device)
         x = self.tok_emb(in_idx) + self.pos_emb(positions)  # (B, T, C)
         x = self.trf_blocks(self.drop_emb(x))  # (B, T, C)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .guards import adapt
+from .guards import adapt, guard
 
 if TYPE_CHECKING:
     import tiktoken
@@ -56,21 +56,25 @@ class SimpleTokenizerV1:
         return re.sub(r"\s+([,.:;?!\"()'])", r"\1", text)
 
 
+def _check_unknown(vocab: dict[str, int]) -> None:
+    if "<|unk|>" not in vocab:
+        raise ValueError("vocab has no '<|unk|>' entry, which stands for every unknown word")
+
+
 class SimpleTokenizerV2(SimpleTokenizerV1):
     """`SimpleTokenizerV1` that reads a word it does not know as `<|unk|>` (section 2.4).
 
     `vocab` must hold `<|unk|>`; `<|endoftext|>` between two texts is one token of its own.
     """
 
+    @guard(_check_unknown)
     def __init__(self, vocab: dict[str, int]):
-        if "<|unk|>" not in vocab:
-            raise ValueError("vocab has no '<|unk|>' entry, which stands for every unknown word")
         super().__init__(vocab)
+        self.unknown = vocab["<|unk|>"]
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`; unknown words get the id of `<|unk|>`."""
-        unknown = self.str_to_int["<|unk|>"]
-        return [self.str_to_int.get(token, unknown) for token in split_text(text)]
+        return [self.str_to_int.get(token, self.unknown) for token in split_text(text)]
 
 
 def get_tokenizer(name: str = "gpt2") -> tiktoken.Encoding:

@@ -17,6 +17,7 @@ from helpers import (
     get_tokenizer,
     gpt_config,
 )
+from helpers.gpt import count_parameters
 from tests.tiny import TINY, tiny_model
 
 MIB = 1024 * 1024
@@ -101,6 +102,26 @@ class TestParameterCounts:
 
     def test_biases_of_the_projections(self):
         assert count(tiny_model(qkv_bias=True)) - count(tiny_model()) == TINY["n_layers"] * 3 * TINY["emb_dim"]
+
+    @pytest.mark.parametrize("size", GPT_SIZES)
+    @pytest.mark.parametrize("bias", [False, True])
+    def test_the_formula_counts_what_a_model_has(self, size, bias):
+        cfg = gpt_config(size, qkv_bias=bias)
+        with torch.device("meta"):
+            model = GPTModel(cfg)
+        blocks = model.trf_blocks
+        assert count_parameters(cfg) == {
+            "token embedding": count(model.tok_emb),
+            "position embedding": count(model.pos_emb),
+            "attention": sum(count(block.att) for block in blocks),
+            "feed-forward": sum(count(block.ff) for block in blocks),
+            "LayerNorms": sum(count(block.norm1) + count(block.norm2) for block in blocks) + count(model.final_norm),
+            "output layer": count(model.out_head),
+        }
+        assert sum(count_parameters(cfg).values()) == count(model)
+
+    def test_the_published_count(self):
+        assert sum(count_parameters(GPT_CONFIG_124M).values()) == 163_009_536
 
 
 class TestParts:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from functools import cache
 
-from .instruction_words import lines_of, lists_of
+from .instruction_words import draw_number, lines_of, lists_of
 
 Fact = tuple[str, str, dict[str, str]]  # the name of a list of phrasings, the fact's key, what fills the gaps
 
@@ -47,11 +47,10 @@ FACTS = (*_TABLES, "calendar", "numbers")
 
 @cache
 def facts(kind: str) -> tuple[Fact, ...]:
-    """All facts of a kind."""
-    if kind == "calendar":
-        return tuple(_calendar())
-    if kind == "numbers":
-        return tuple(_numbers())
+    """All facts of a kind: those of tables in their order, the common ones first; days and numbers in random order."""
+    if kind in ("calendar", "numbers"):
+        made = _calendar() if kind == "calendar" else _numbers()
+        return tuple(sorted(made, key=lambda fact: draw_number(fact[1])))
     return tuple(
         (phrasings, key, values)
         for table, lists in _TABLES[kind].items()

@@ -58,6 +58,7 @@ _PAIRS = "new old, clean dirty, big small, wet dry, expensive cheap, hot cold, h
 _EXCLUSIVE = [pair.split() for pair in _PAIRS.split(", ")]
 _UNASKED = "lose break drop steal meet win hide throw kick see wear touch enter watch cross explore"
 _NOT_ASKED_FOR = set(_UNASKED.split())
+_PEOPLE = ("person", "job", "family", "baby")
 _TO_PEOPLE = ("help", "thank", "meet", "greet", "call", "visit")
 _STAYING = {"sleep", "sit", "stand", "play", "work", "live", "dance", "sing", "stay", "hide", "rest", "camp", "swim"}
 _AT_A_PLACE = ("in ", "on ", "at ", "by ", "under ", "behind ", "near ")
@@ -190,7 +191,7 @@ def _mistake(clause: Clause, rng: random.Random) -> tuple[str, str]:
     if clause.action:
         return sentence(subject.text, "can to", clause.action, rest), clause.tense("present")
     swapped = verb.base if subject.third else verb.third  # he open, they opens
-    ways = ["person", "yesterday", "did", "do"] + ["regular"] * (verb.past != add_ed(verb.base))
+    ways = ["person", "yesterday", "did", "do"] + ["regular"] * (not verb.past.endswith("ed"))
     way = "person" if verb is HAVE else rng.choice(ways)
     if way == "yesterday":
         right = "Yesterday " + inside(clause.tense("past"), subject)
@@ -296,7 +297,14 @@ def reading(words: Words, rng: random.Random) -> Filling:
         return task, _owners(words, rng)
     if task == "yes_if":
         return task, _yes_or_no(words, rng)
-    clause = _staying(words, rng) if task == "where" else words.action(rng, words.person(rng), only_the=True)
+    if task == "where":
+        clause = _staying(words, rng)
+    else:  # not "What did Tom thank?"
+        people = {form for name in _PEOPLE for noun in noun_classes()[name] for form in (noun.singular, noun.plural)}
+        clause = _until(
+            lambda clause: task == "who" or clause.rest.split()[-1] not in people,
+            lambda: words.action(rng, words.person(rng), only_the=True),
+        )
     verb = clause.verb
     values = {"text": clause.tense("past"), "who": clause.subject.text, "base": verb.base, "verb": verb.past}
     return task, values | {"rest": clause.rest}

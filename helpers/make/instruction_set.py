@@ -116,9 +116,9 @@ def draw(count: int, seed: int = _SEED, unseen: bool = False) -> list[tuple[str,
     come to an end, skills go on. Raises ValueError if there are fewer than `count` different entries.
     """
     rng, seed_text = random.Random(f"{seed} kinds {unseen}"), f"{seed} {unseen}"
-    known = {_request(entry) for entry in make_entries()} if unseen else set()
+    seen = {_request(entry) for entry in make_entries()} if unseen else set()
     kinds = SKILLS if unseen else COUNTS
-    sources = {kind: _entries(kind, unseen, random.Random(f"{seed_text} {kind}"), known) for kind in kinds}
+    sources = {kind: _entries(kind, unseen, random.Random(f"{seed_text} {kind}"), seen) for kind in kinds}
     drawn: list[tuple[str, Entry]] = []
     while len(drawn) < count and sources:
         kind = rng.choices(list(sources), [COUNTS[kind] for kind in sources])[0]
@@ -142,31 +142,37 @@ def write_instructions(folder: Path | str = INSTRUCTIONS_FILE.parent) -> None:
 @cache
 def _in_order() -> list[tuple[str, Entry]]:
     """All kinds and entries of the embedded set: those to train on, then test, then validation, each shuffled."""
-    test, validation = _parts(COUNTS, _TEST), _parts(COUNTS, _VALIDATION)
+    test, validation, seen = _parts(COUNTS, _TEST), _parts(COUNTS, _VALIDATION), set()
     parts: tuple[dict[str, list[Entry]], ...] = ({}, {}, {})
     for kind, count in COUNTS.items():
         counts = (count - test[kind] - validation[kind], test[kind], validation[kind])
-        for part, entries in zip(parts, _shown(kind, counts), strict=True):
+        for part, entries in zip(parts, _shown(kind, counts, seen), strict=True):
             part[kind] = entries
     return [placed for number, part in enumerate(parts) for placed in _spread(part, number)]
 
 
-def _shown(kind: str, counts: tuple[int, int, int]) -> tuple[list[Entry], list[Entry], list[Entry]]:
-    """The embedded entries of a kind: to train on, to test, to validate.
+def _shown(kind: str, counts: tuple[int, int, int], seen: set[str]) -> tuple[list[Entry], list[Entry], list[Entry]]:
+    """The embedded entries of a kind: to train on, to test, to validate. Their requests are put into `seen`.
 
-    The facts that are tested are among those that are trained, in two or three phrasings each.
+    Of facts only some are shown, each in two or three phrasings to train on; the test asks for the same ones.
     """
     train, test, validation = counts
-    held = _first(_entries(kind, True, random.Random(f"{_SEED} {kind} aside")), test + validation, kind)
-    only = None
-    if kind in FACTS:
-        tested = {_request(entry) for entry in held}
-        only = {key for key, entry in _facts(kind, True) if _request(entry) in tested}
-        others = sorted({key for _, key, _ in facts(kind)} - only)
-        random.Random(f"{_SEED} {kind} facts").shuffle(others)
-        only |= set(others[: max(0, round(train / 2.5) - len(only))])
-    entries = _entries(kind, False, random.Random(f"{_SEED} {kind}"), only=only)
-    return _first(entries, train, kind), held[:test], held[test:]
+    only = _first_facts(kind, round(train / 2.5)) if kind in FACTS else None
+    entries = _entries(kind, False, random.Random(f"{_SEED} {kind}"), seen, only)
+    held = _entries(kind, True, random.Random(f"{_SEED} {kind} aside"), seen, only)
+    tested = _first(held, test + validation, kind)
+    return _first(entries, train, kind), tested[:test], tested[test:]
+
+
+def _first_facts(kind: str, count: int) -> set[str]:
+    """The keys of `count` facts: of each table those that stand first, as the commonest words do."""
+    places: dict[str, int] = {}
+    used: Counter[str] = Counter()
+    for task, key, _ in facts(kind):
+        if key not in places:
+            places[key] = used[task]
+            used[task] += 1
+    return set(sorted(places, key=places.__getitem__)[:count])
 
 
 def _first(entries: Iterator[Entry], count: int, kind: str) -> list[Entry]:
@@ -195,10 +201,12 @@ def _spread(by_kind: dict[str, list[Entry]], part: int) -> list[tuple[str, Entry
 
 
 def _entries(
-    kind: str, aside: bool, rng: random.Random, known: set[str] | None = None, only: set[str] | None = None
+    kind: str, aside: bool, rng: random.Random, seen: set[str], only: set[str] | None = None
 ) -> Iterator[Entry]:
-    """Different entries of a kind from one side, in random order, until there are no more."""
-    seen = set(known or ())
+    """Entries of a kind from one side, in random order, until there are no more; of facts, `only` those with such keys.
+
+    A request that is in `seen` is left out, and each new one is put into it.
+    """
     if kind in SKILLS:
         words, turns, tries = Words(kind, aside), {}, 0
         while tries < _TRIES:
@@ -219,15 +227,20 @@ def _entries(
 
 
 def _in_turns(kind: str, aside: bool, rng: random.Random, only: set[str] | None) -> list[Entry]:
-    """The entries of all facts, or `only` of some: one of each fact, then a second one of each, and so on."""
-    drawn = [(key, entry) for key, entry in _facts(kind, aside) if only is None or key in only]
-    rng.shuffle(drawn)
-    used: Counter[str] = Counter()
-    turns = []
-    for key, entry in drawn:
-        turns.append((used[key], entry))
-        used[key] += 1
-    return [entry for _, entry in sorted(turns, key=lambda turn: turn[0])]
+    """The entries of all facts, or `only` of some: one of each fact, then a second one of each, and so on.
+
+    Each fact begins with another of its phrasings, so that none is used much more often than another.
+    """
+    by_key: dict[str, list[Entry]] = {}
+    for key, entry in _facts(kind, aside):
+        if only is None or key in only:
+            by_key.setdefault(key, []).append(entry)
+    keys, turns = list(by_key), []
+    rng.shuffle(keys)
+    for first, key in enumerate(keys):
+        entries = by_key[key]
+        turns += [(turn, rng.random(), entries[(first + turn) % len(entries)]) for turn in range(len(entries))]
+    return [entry for *_, entry in sorted(turns, key=lambda turn: turn[:2])]
 
 
 def _facts(kind: str, aside: bool) -> list[tuple[str, Entry]]:
@@ -246,7 +259,7 @@ def _written(kind: str, aside: bool, rng: random.Random) -> list[Entry]:
 
 
 def _request(entry: Entry) -> str:
-    """The request, without what does not matter: two requests that differ only in capitals and marks are the same."""
+    """Instruction and input in small letters: what makes two entries the same request."""
     return f"{entry['instruction']} {entry['input']}".lower()
 
 
@@ -289,6 +302,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     for wanted, make in ((options.practice, practice_entries), (options.unseen, unseen_entries)):
         if wanted:
+            if not wanted[0].isdigit():
+                parser.error(f"COUNT={wanted[0]!r} is not a whole number")
             entries = make(int(wanted[0]), options.seed)
             write_whole(Path(wanted[1]), partial(_dump, entries))
             print(f"{wanted[1]}: {len(entries):,} entries")

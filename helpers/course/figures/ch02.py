@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from .. import plots
-from ..plots import arrow, box, canvas, decimals, heatmap, subplots, visible, write
+from ..plots import arrow, box, canvas, decimals, describe, heatmap, subplots, visible, write
 from .shared import box_row, rows_that_fit
 
 
@@ -23,14 +24,14 @@ def pipeline(text: str, tokenizer: Any, numbers: torch.Tensor) -> Figure:
     fig, ax = canvas(7, 3.7)
     left, step = 1.75, 5.1 / len(ids)
     centres = [left + step * (index + 0.5) for index in range(len(ids))]
+    pieces = [visible(tokenizer.decode_single_token_bytes(token_id)) for token_id in ids]
     for y, name in [(3.35, "text"), (2.5, "tokens"), (1.65, "token ids"), (0.55, "embeddings")]:
         ax.text(0.1, y, name, fontsize=10.5, weight="bold", va="center")
     box(ax, left + 2.55, 3.35, visible(text), width=5.0, height=0.42, color=plots.PAPER, fontsize=11)
     for index, (token_id, x) in enumerate(zip(ids, centres, strict=True)):
         width = min(step - 0.12, 1.1)
-        piece = visible(tokenizer.decode_single_token_bytes(token_id))
         arrow(ax, (x, 3.14), (x, 2.71))
-        box(ax, x, 2.5, piece, width=width, color=plots.TINTS[index % len(plots.TINTS)])
+        box(ax, x, 2.5, pieces[index], width=width, color=plots.TINTS[index % len(plots.TINTS)])
         arrow(ax, (x, 2.3), (x, 1.86))
         box(ax, x, 1.65, str(token_id), width=width)
         arrow(ax, (x, 1.45), (x, 1.04))
@@ -38,7 +39,9 @@ def pipeline(text: str, tokenizer: Any, numbers: torch.Tensor) -> Figure:
         box(ax, x, 0.55, shown, width=width, height=0.96, color=plots.TINTS[index % len(plots.TINTS)], fontsize=8.5)
     for y, name in [(2.92, "split"), (2.08, "look up the id"), (1.25, "pick a row")]:
         ax.text(0.1, y, name, fontsize=8.5, color=plots.GREY, va="center", style="italic")
-    return fig
+    steps = ", ".join(f"{piece} with the id {token_id}" for piece, token_id in zip(pieces, ids, strict=True))
+    alt = f"The text '{text}' is split into {len(ids)} tokens, each token is looked up as an id, and each id picks a "
+    return describe(fig, f"{alt}row of embedding numbers: {steps}. A dot in a token stands for a space.")
 
 
 def word_map(words: Mapping[str, tuple[float, float]], groups: Mapping[str, Sequence[str]]) -> Figure:
@@ -53,15 +56,19 @@ def word_map(words: Mapping[str, tuple[float, float]], groups: Mapping[str, Sequ
             ax.annotate(word, (x, y), xytext=(8, 0), textcoords="offset points", va="center")
     ax.axhline(0, color=plots.GREY, lw=0.7)
     ax.axvline(0, color=plots.GREY, lw=0.7)
-    ax.set(xlabel="first number of the embedding", ylabel="second number", title="Nine words as points")
+    ax.set(xlabel="first number of the embedding", ylabel="second number", title="Words as points in the plane")
     ax.set(xlim=(-1.15, 1.35), ylim=(-1.1, 1.25))
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return fig
+    places = [
+        f"{name}: " + ", ".join(f"{word} ({', '.join(map(decimals, words[word]))})" for word in members)
+        for name, members in groups.items()
+    ]
+    return describe(fig, f"{len(words)} words as points in the plane. {'. '.join(places)}.")
 
 
 def token_pieces(lines: Sequence[str], tokenizer: Any) -> Figure:
     """Each line cut into its tokens: coloured pieces with their ids below; a dot stands for a space."""
-    rows = []
+    rows, words = [], []
     for line in lines:
         tokens: list[tuple[str, str, float]] = []  # pieces with their ids and widths
         for token_id in tokenizer.encode(line, allowed_special="all"):
@@ -69,15 +76,16 @@ def token_pieces(lines: Sequence[str], tokenizer: Any) -> Figure:
             width = max(plots.CHAR_WIDTH * len(piece) + 0.2, plots.CHAR_WIDTH * len(str(token_id)) + 0.06)
             tokens.append((piece, str(token_id), width))
         rows += [[tokens[k] for k in row] for row in rows_that_fit([width for *_, width in tokens], 6.84)]
+        words.append(" | ".join(f"{piece} {token_id}" for piece, token_id, _ in tokens))
     height = 0.72 * len(rows) + 0.05
-    fig, ax = canvas(7, height)
+    fig, ax = canvas(max(sum(width for *_, width in row) for row in rows) + 0.16, height)
     for number, row in enumerate(rows):
         y = height - 0.25 - 0.72 * number
         pieces, ids, widths = zip(*row, strict=True)
         colors = [plots.TINTS[place % len(plots.TINTS)] for place in range(len(row))]
         for x, token_id in zip(box_row(ax, 0.08, y, pieces, widths, colors, edge=plots.PAPER), ids, strict=True):
             write(ax, x, y - 0.29, token_id, fontsize=8, color=plots.INK)
-    return fig
+    return describe(fig, f"Text cut into tokens, each with its id, a dot for a space: {'; '.join(words)}.")
 
 
 def merge_steps(steps: Sequence[Sequence[bytes]], ranks: Mapping[bytes, int]) -> Figure:
@@ -86,8 +94,9 @@ def merge_steps(steps: Sequence[Sequence[bytes]], ranks: Mapping[bytes, int]) ->
     `steps` are the pieces before the first merge and after each one, `ranks` gives each piece its token id.
     """
     height = 0.44 * len(steps) + 0.35
-    fig, ax = canvas(7, height)
     unit = min(0.33, 4.6 / sum(len(piece) for piece in steps[0]))
+    right, notes = 0.15 + unit * sum(len(piece) for piece in steps[0]) + 0.4, []
+    fig, ax = canvas(right + 1.9, height)
     for number, pieces in enumerate(steps):
         y = height - 0.42 - 0.44 * number
         before = steps[number - 1] if number else pieces
@@ -95,10 +104,13 @@ def merge_steps(steps: Sequence[Sequence[bytes]], ranks: Mapping[bytes, int]) ->
         colors = [plots.PALE_ORANGE if index == fresh else plots.SHADE for index in range(len(pieces))]
         box_row(ax, 0.15, y, [visible(piece) for piece in pieces], [unit * len(piece) for piece in pieces], colors)
         note = "single bytes" if fresh is None else f"merge {visible(pieces[fresh])} (id {ranks[pieces[fresh]]})"
-        ax.text(5.0, y, note, va="center", fontsize=9)
+        ax.text(right, y, note, va="center", fontsize=9)
+        notes.append(note)
     ax.text(0.15, height - 0.12, "pieces", fontsize=9, weight="bold", va="center")
-    ax.text(5.0, height - 0.12, "what was done", fontsize=9, weight="bold", va="center")
-    return fig
+    ax.text(right, height - 0.12, "what was done", fontsize=9, weight="bold", va="center")
+    word, last = (" ".join(map(visible, pieces)) for pieces in (steps[0], steps[-1]))
+    alt = f"A word of {len(steps[0])} bytes, {word}, in {len(steps) - 1} merges, a row for each: "
+    return describe(fig, f"{alt}{', '.join(notes[1:])}. At the end it has {len(steps[-1])} pieces: {last}.")
 
 
 def sliding_window(tokens: Sequence[str], max_length: int, stride: int, most: int = 5) -> Figure:
@@ -138,12 +150,19 @@ def sliding_window(tokens: Sequence[str], max_length: int, stride: int, most: in
     windows = "1 window fits" if count == 1 else f"{count} windows fit"
     caption = f"max_length = {max_length}, stride = {stride}: {windows} into these {len(tokens)} tokens{more}"
     ax.text(0.05, 0.08, caption, fontsize=9, va="center")
-    return fig
+    starts = [window * stride for window in range(shown)]
+    drawn = [
+        f"input {window} has tokens {start} to {start + max_length - 1}, target {window} has {start + 1} to "
+        f"{start + max_length}"
+        for window, start in enumerate(starts)
+    ]
+    return describe(fig, f"{caption}. {'; '.join(drawn)}".removesuffix(". ") + ".")
 
 
 def batch(inputs: torch.Tensor, targets: torch.Tensor, tokenizer: Any) -> Figure:
     """A batch of inputs and its targets, both (B, T), as two tables of tokens with arrows from row to row."""
     rows, cols = inputs.shape
+    tables = []
     height = 0.52 * rows + 0.62
     fig, ax = canvas(7, height)
     width = 3.05 / cols
@@ -152,10 +171,11 @@ def batch(inputs: torch.Tensor, targets: torch.Tensor, tokenizer: Any) -> Figure
         (3.85, targets, plots.PALE_ORANGE, "targets"),
     ]:
         ax.text(left, height - 0.17, f"{name}, ({rows}, {cols})", weight="bold", va="center")
+        texts = [[visible(tokenizer.decode_single_token_bytes(token_id)) for token_id in row] for row in ids.tolist()]
+        tables.append(f"{name}: {'; '.join(' | '.join(row) for row in texts)}")
         for row in range(rows):
             for col in range(cols):
-                token_id = int(ids[row, col])
-                text = visible(tokenizer.decode_single_token_bytes(token_id))
+                token_id, text = int(ids[row, col]), texts[row][col]
                 x, y = left + width * (col + 0.5), height - 0.62 - 0.52 * row
                 size = min(9, 9 * (width - 0.05) / (plots.CHAR_WIDTH * len(text) + 0.04))
                 box(ax, x, y, "", width=width - 0.04, height=0.46, color=color)
@@ -165,7 +185,7 @@ def batch(inputs: torch.Tensor, targets: torch.Tensor, tokenizer: Any) -> Figure
         y = height - 0.62 - 0.52 * row
         arrow(ax, (3.2, y), (3.8, y), color=plots.GREY)
     ax.text(0.1, 0.1, "each row is a window of the text; an arrow moves it on by one token", fontsize=8.5, va="center")
-    return fig
+    return describe(fig, f"Two tables of {rows} rows and {cols} columns, a row per window. {'. '.join(tables)}.")
 
 
 def lookup(weight: torch.Tensor, ids: Sequence[int]) -> Figure:
@@ -191,28 +211,31 @@ def lookup(weight: torch.Tensor, ids: Sequence[int]) -> Figure:
         arrow(ax, (0.72, y), (1.84, source))
         box_row(ax, 5.02, y, rows[token_id], 0.62, colors[token_id], **style)
         arrow(ax, (4.05, source), (5.01, y))
-    return fig
+    order = ", ".join(map(str, ids))
+    alt = f"The ids {order} point to the rows with these numbers in a table of {vocabulary} rows and {size} columns; "
+    return describe(fig, f"{alt}at the right the picked rows stand in the order of the ids.")
 
 
 def add_positions(tokens: Sequence[str], token_rows: torch.Tensor, position_rows: torch.Tensor) -> Figure:
-    """Token embeddings plus position embeddings give input embeddings: three heatmaps, each (T, C)."""
+    """Token embeddings plus position embeddings give input embeddings: three tables of numbers, each (T, C)."""
     token_rows, position_rows = token_rows.detach(), position_rows.detach()
     labels = [visible(token) for token in tokens]
     places = [f"position {place}" for place in range(len(labels))]
-    limit = float((token_rows + position_rows).abs().max())
-    fig, axes = subplots(7, 0.22 * len(labels) + 0.8, 1, 3)
+    limit = 1.6 * float((token_rows + position_rows).abs().max())  # pale colours, on which dark numbers can be read
+    fig, axes = subplots(7, 0.38 * len(labels) + 0.65, 1, 3)
+    fig.get_layout_engine().set(w_pad=0.1)  # else the longest label touches the picture's edge
     parts = [
         (token_rows, labels, "token embedding"),
         (position_rows, places, "+  position embedding"),
         (token_rows + position_rows, labels, "=  input embedding"),
     ]
     for ax, (values, names, title) in zip(axes, parts, strict=True):
-        heatmap(ax, values, rows=names, fmt=None, cmap="RdBu", vmin=-limit, vmax=limit)
+        heatmap(ax, values.round(decimals=1) + 0.0, rows=names, fmt="{:.1f}", cmap="RdBu", vmin=-limit, vmax=limit)
         ax.set_title(title, fontsize=10)
         ax.set_xlabel(f"first {values.shape[1]} numbers")
         ax.tick_params(axis="y", labelsize=8)
-    fig.colorbar(axes[0].images[0], ax=axes, shrink=0.8, pad=0.02)
-    return fig
+    alt = f"Three tables of {len(labels)} rows and {token_rows.shape[1]} numbers each: token embeddings plus position "
+    return describe(fig, f"{alt}embeddings, a row per place, are the input embeddings of {' '.join(labels)}.")
 
 
 def absolute_and_relative(tokens: Sequence[str]) -> Figure:
@@ -221,11 +244,28 @@ def absolute_and_relative(tokens: Sequence[str]) -> Figure:
     places = np.arange(len(labels))
     fig, axes = subplots(7, 3.7, 1, 2, width_ratios=[1, 2.2])
     heatmap(axes[0], places[:, None], rows=labels, fmt="{:.0f}", cmap="Blues", vmax=2 * len(labels))
-    axes[0].set_title("absolute:\none number a token")
+    axes[0].set_title("absolute:\none number per token")
     distances = places[:, None] - places[None, :]
     limit = 1.6 * len(labels)
     heatmap(axes[1], distances, rows=labels, cols=labels, fmt="{:.0f}", cmap="PuOr", vmin=-limit, vmax=limit)
     for ax in axes:
         ax.tick_params(labelsize=8)
-    axes[1].set_title("relative:\none number a pair (row − column)")
-    return fig
+    axes[1].set_title("relative:\none number per pair (row − column)")
+    last = len(labels) - 1
+    alt = f"Left: each of {len(labels)} tokens has one number, its position from 0 to {last}. Right: a table with the "
+    return describe(fig, f"{alt}distance between each two tokens, from −{last} to {last}, with zeros on the diagonal.")
+
+
+def token_statistics(lengths: Counter[int], parts: Counter[int]) -> Figure:
+    """How many tokens of a text have how many characters, and how many of its words need how many tokens."""
+    fig, axes = subplots(7, 2.9, 1, 2)
+    axes[0].bar(list(lengths), list(lengths.values()), color=plots.BLUE)
+    axes[0].set(xlabel="characters in the token", ylabel="tokens of the text", title="Length of the tokens")
+    axes[1].bar(list(parts), list(parts.values()), color=plots.ORANGE)
+    axes[1].set(xlabel="tokens needed", ylabel="different words", title="Parts of the words", xticks=sorted(parts))
+    for count in parts:
+        write(axes[1], count, parts[count], str(parts[count]), va="bottom", fontsize=9)
+    common = lengths.most_common(1)[0][0]
+    words = ", ".join(f"{parts[count]} need {count}" for count in sorted(parts))
+    alt = f"Bars. Left: tokens of the text by length, from {min(lengths)} to {max(lengths)} characters, most often "
+    return describe(fig, f"{alt}{common}. Right: different words by the number of tokens each needs: {words}.")

@@ -1,12 +1,13 @@
-"""Pictures for chapter 3: weighted mixing, vectors in space, weight matrices, scaling, heads."""
+"""Pictures for chapter 3: weighted mixing, vectors in space, weight matrices, scaling, heads by hand and trained."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from .. import plots
 from .shared import box_row
@@ -33,7 +34,53 @@ def encoder_decoder() -> Figure:
     note = "all that the decoder\nknows of the sentence"
     ax.text(3.25, 1.98, note, ha="center", color=plots.DARK_VERMILION, fontsize=9)
     ax.plot([3.66, 3.66], [1.38, 1.92], color=plots.VERMILION, lw=1)
-    return fig
+    return plots.describe(
+        fig,
+        "An encoder reads 'the black cat sleeps' through hidden states h1 to h4. A single thick orange-red arrow "
+        "passes h4 to a decoder, which writes 'le chat noir dort' through states s1 to s4.",
+    )
+
+
+def first_token_left(curves: Mapping[str, Tensor]) -> Figure:
+    """The influence that the first token has left after each token read, on a logarithmic axis.
+
+    `curves` holds (runs, tokens) by name: the median is drawn as a line, all runs as a band around it.
+    """
+    fig, ax = plots.subplots(6, 2.9)
+    said = []
+    styles = (("-", plots.VERMILION), ("--", plots.BLUE))
+    for (name, runs), (style, color) in zip(curves.items(), styles, strict=False):
+        steps, values = range(1, runs.shape[1] + 1), np.asarray(runs, dtype=float)
+        middle = np.median(values, axis=0)
+        ax.plot(steps, middle, style, color=color, label=name)
+        ax.fill_between(steps, values.min(axis=0), values.max(axis=0), color=color, alpha=0.2, lw=0)
+        said.append(f"{name}: {middle[0]:.0%} after the first token, {middle[-1]:.2g} after {runs.shape[1]}")
+    ax.set(yscale="log", ylim=(1e-10, 3), xlabel="tokens read", ylabel="influence of the first token")
+    ax.legend(loc="lower left", fontsize=9)
+    return plots.describe(fig, f"Line plot on a logarithmic axis, each line in a band. {'. '.join(said)}.")
+
+
+def translation(read: Sequence[str], written: Sequence[str], weights: Tensor) -> Figure:
+    """How much weight each word written gives to each word read."""
+    fig, ax = plots.subplots(4.4, 3.2)
+    plots.heatmap(ax, weights, rows=written, cols=read, vmin=0, vmax=1)
+    ax.set(title="where the decoder looks", xlabel="English word read", ylabel="French word written")
+    pairs = [f"'{word}' mostly at '{read[int(row.argmax())]}'" for word, row in zip(written, weights, strict=True)]
+    return plots.describe(fig, f"Heatmap of weights: {', '.join(pairs)}.")
+
+
+def score_bars(words: Sequence[str], scores: Tensor, query: str) -> Figure:
+    """The attention scores of one query as bars, its own in orange."""
+    fig, ax = plots.subplots(6, 2.7)
+    colors = [plots.ORANGE if word == query else plots.BLUE for word in words]
+    ax.bar_label(ax.bar(words, np.asarray(scores), color=colors), fmt="%.2f")
+    ax.set(title=f"attention scores for the query “{query}”", ylabel="score", ylim=(0, 1.17 * float(scores.max())))
+    return plots.describe(fig, f"Bar chart of attention scores for '{query}': {_pairs(words, scores)}.")
+
+
+def _pairs(words: Sequence[str], numbers) -> str:
+    """ "one 0.71, step 1.09": words and their numbers for an alternative text."""
+    return ", ".join(f"{word} {plots.decimals(float(number))}" for word, number in zip(words, numbers, strict=True))
 
 
 def mixing(words: Sequence[str], weights: Sequence[float], query: str, context: Sequence[float]) -> Figure:
@@ -54,7 +101,11 @@ def mixing(words: Sequence[str], weights: Sequence[float], query: str, context: 
         plots.box(ax, x, 0.4, word, width=0.95, color=plots.PALE_ORANGE if own else plots.SHADE, edge=color)
     numbers = "  ".join(f"{float(number):.2f}" for number in context)
     plots.box(ax, 3.5, 2.75, f"context vector of “{query}”:  {numbers}", width=4.3, height=0.56, color=plots.PALE_GREEN)
-    return fig
+    return plots.describe(
+        fig,
+        f"A box for each word, with an arrow as thick as its weight to one box, the context vector of '{query}' "
+        f"({numbers}). The weights: {_pairs(words, weights)}.",
+    )
 
 
 def vectors(words: Sequence[str], vectors, weights: Sequence[float], context, query: str) -> Figure:
@@ -76,7 +127,11 @@ def vectors(words: Sequence[str], vectors, weights: Sequence[float], context, qu
         ax.scatter(star[0], star[height], color=plots.GREEN, marker="*", s=220, edgecolor=plots.INK, zorder=4)
         _name(ax, "context", star[0], star[height], shift["context"])
         ax.set(xlim=(-0.05, 1.05), ylim=(-0.02, 1.08), aspect="equal", xlabel="first number", ylabel=f"{name} number")
-    return fig
+    return plots.describe(
+        fig,
+        "Two scatter plots of the word vectors, first number against second and first against third. The context "
+        f"vector of '{query}', a green star, lies among the words, tied to each by a band as wide as its weight.",
+    )
 
 
 def _name(ax: Axes, text: str, x: float, y: float, offset: tuple[float, float]) -> None:
@@ -84,9 +139,13 @@ def _name(ax: Axes, text: str, x: float, y: float, offset: tuple[float, float]) 
     ax.annotate(text, (x, y), xytext=offset, textcoords="offset points", ha="center", va="center", fontsize=9, zorder=5)
 
 
-def softmax_bars(words: Sequence[str], scores, scale: float = 1.0) -> Figure:
-    """Scores times `scale` on the left, the softmax of them on the right."""
-    scaled = scale * np.asarray(scores, dtype=float)
+def softmax_bars(words: Sequence[str], scores, factor: float = 1.0, largest: float | None = None) -> Figure:
+    """Scores times `factor` on the left, the softmax of them on the right.
+
+    With `largest`, the largest factor to be tried, both axes stay the same whatever the factor is.
+    """
+    scores = np.asarray(scores, dtype=float)
+    scaled = factor * scores
     weights = np.exp(scaled - scaled.max())
     weights /= weights.sum()
     fig, (left, right) = plots.subplots(7, 2.8, 1, 2)
@@ -94,10 +153,12 @@ def softmax_bars(words: Sequence[str], scores, scale: float = 1.0) -> Figure:
         bars = ax.bar(words, values, color=color)
         ax.bar_label(bars, [f"{value:.2f}" for value in values], fontsize=8.5)
         ax.tick_params(axis="x", rotation=30)
-        ax.margins(y=0.14)
-    left.set(title=f"scores × {scale:g}", ylabel="score")
+    left.set(title=f"scores × {factor:g}", ylabel="score", ylim=(0, 1.14 * (largest or factor or 1) * scores.max()))
     right.set(title="after softmax: sums to 1", ylabel="weight", ylim=(0, 1.1))
-    return fig
+    return plots.describe(
+        fig,
+        f"Two bar charts. Scores times {factor:g}: {_pairs(words, scaled)}. Their softmax: {_pairs(words, weights)}.",
+    )
 
 
 def projections() -> Figure:
@@ -121,19 +182,47 @@ def projections() -> Figure:
     plots.arrow(ax, (3.94, 0.6), (5.81, 0.6))
     ax.text(6.18, 1.42, "mix", ha="right", fontsize=9)
     ax.text(4.85, 1.72, "dot products", ha="center", fontsize=9)
-    return fig
+    return plots.describe(
+        fig,
+        "Flow diagram: inputs X (T, 3) are multiplied by W_query, W_key and W_value, each (3, 2), giving queries, keys "
+        "and values (T, 2). Queries and keys give scores (T, T), divided by the root of d_k and softmaxed to weights "
+        "(T, T), which mix the values to the context (T, 2).",
+    )
 
 
-def scaling(dims: Sequence[int], spread, largest, gradient) -> Figure:
-    """Three curves over d, each without and with the division by the square root of d.
+def scores_and_weights(words: Sequence[str], scores: Tensor, weights: Tensor) -> Figure:
+    """Two square matrices side by side, query words down, the words looked at across."""
+    fig, axes = plots.subplots(7.2, 3.7, 1, 2)
+    for ax, matrix, title in zip(axes, (scores, weights), ("scores", "weights"), strict=True):
+        plots.heatmap(ax, matrix, rows=words, cols=words)
+        ax.tick_params(axis="x", rotation=45)
+        ax.set(title=title, xlabel="looked at", ylabel="query")
+    symmetric = [
+        "symmetric about the diagonal" if np.allclose(matrix, matrix.T) else "not symmetric"
+        for matrix in (scores, weights)
+    ]
+    return plots.describe(
+        fig,
+        f"Two heatmaps of {len(words)} by {len(words)}. The scores are {symmetric[0]}; the weights, a softmax of each "
+        f"row, are {symmetric[1]}.",
+    )
 
-    `spread`, `largest` and `gradient` are pairs of sequences: (raw, scaled).
+
+def scaling(dims: Sequence[int], raw: Sequence[Sequence[float]], scaled: Sequence[Sequence[float]]) -> Figure:
+    """Three curves over d, each without (`raw`) and with (`scaled`) the division by the square root of d.
+
+    `raw` and `scaled` hold for each d: the variance of a score, the largest weight, the gradient.
     """
     fig, axes = plots.subplots(7.2, 2.7, 1, 3)
-    titles = ("variance of a score", "largest weight", "size of the gradient")
-    for ax, title, (raw, scaled) in zip(axes, titles, (spread, largest, gradient), strict=True):
-        ax.plot(dims, raw, "o-", color=plots.VERMILION, ms=4, label="raw")
-        ax.plot(dims, scaled, "s--", color=plots.BLUE, ms=4, label="÷ √d")
+    titles, said = ("variance of a score", "largest weight", "size of the gradient"), []
+    for number, (ax, title) in enumerate(zip(axes, titles, strict=True)):
+        for rows, style, color, label in (
+            (raw, "o-", plots.VERMILION, "raw"),
+            (scaled, "s--", plots.BLUE, "÷ √d"),
+        ):
+            values = [row[number] for row in rows]
+            ax.plot(dims, values, style, color=color, ms=4, label=label)
+            said.append(f"{title}, {label}: from {values[0]:.3g} to {values[-1]:.3g}")
         ax.set(title=title, xlabel="d", xscale="log")
         ax.set_xticks([4, 64, 1024], labels=["4", "64", "1024"])
         ax.minorticks_off()
@@ -141,10 +230,39 @@ def scaling(dims: Sequence[int], spread, largest, gradient) -> Figure:
     axes[0].legend(loc="upper left", fontsize=9)
     axes[1].set_ylim(0, 1.05)
     axes[2].set_ylim(bottom=0)
-    return fig
+    return plots.describe(fig, f"Three line plots against d from {dims[0]} to {dims[-1]}. {'; '.join(said)}.")
 
 
-def weight_panels(
+def masking(words: Sequence[str], scores: Tensor, masked: Tensor, weights: Tensor) -> Figure:
+    """Scores, the scores with the future masked, and the weights after the softmax."""
+    fig = _panels(words, (scores, masked, weights), ("scores", "masked", "weights"))
+    return plots.describe(
+        fig,
+        "Three square heatmaps: the scores; the scores with minus infinity above the diagonal; the weights after the "
+        "softmax, zero above the diagonal, with 1 in the first row and ever smaller shares further down.",
+    )
+
+
+def dropped_weights(words: Sequence[str], weights: Tensor, keep: Tensor, kept: Tensor) -> Figure:
+    """Weights, a mask of ones and zeros, and the kept weights times two."""
+    fig = _panels(words, (weights, keep, kept), ("weights", "kept (1) or dropped (0)", "kept weights × 2"))
+    return plots.describe(
+        fig,
+        "Three square heatmaps: causal weights; a mask of ones and zeros; the product times two, in which dropped "
+        "weights are zero and kept ones twice as large.",
+    )
+
+
+def head_patterns(words: Sequence[str], patterns: Tensor, names: Sequence[str]) -> Figure:
+    """The weights of several heads, (H, T, T), side by side, on one scale from 0 to 1."""
+    fig = _panels(words, patterns, names, vmin=0, vmax=1)
+    said = [
+        f"{name}: the last word gives {_pairs(words, rows[-1])}" for name, rows in zip(names, patterns, strict=True)
+    ]
+    return plots.describe(fig, f"{len(names)} square heatmaps of causal weights. {'; '.join(said)}.")
+
+
+def _panels(
     words: Sequence[str],
     matrices: Sequence,
     titles: Sequence[str],
@@ -201,13 +319,38 @@ def splitting_heads() -> Figure:
     plots.arrow(ax, (1.4, 2.03), (1.74, 2.03))
     plots.arrow(ax, (3.1, 2.03), (3.78, 2.03))
     plots.arrow(ax, (5.1, 2.03), (5.7, 2.03))
-    return fig
+    return plots.describe(
+        fig,
+        "Shape diagram with numbered squares. Three tokens of four numbers, two orange and two blue each; view cuts "
+        "each token into an orange and a blue row; transpose collects the orange rows into head 1 and the blue rows "
+        "into head 2; transposing back and merging restores the first grid.",
+    )
 
 
-def tokens_and_time(ax: Axes, steps: Sequence[int], curves: dict[str, Sequence[float]]) -> None:
-    """Draw onto `ax` how much influence the first token has left after each step, on a logarithmic axis."""
-    styles = (("-", plots.VERMILION), ("--", plots.BLUE))
-    for (name, values), (style, color) in zip(curves.items(), styles, strict=False):
-        ax.plot(steps, values, style, color=color, label=name)
-    ax.set(yscale="log", xlabel="tokens read", ylabel="influence of the first token")
-    ax.legend(loc="best", fontsize=9)
+def head_shares(shares: Tensor, title: str) -> Figure:
+    """A share for each head of a model, (layers, heads), as a table in colours."""
+    layers, heads = shares.shape
+    fig, ax = plots.subplots(0.8 * heads + 1.6, 0.42 * layers + 1.2)
+    plots.heatmap(ax, shares, [str(n + 1) for n in range(layers)], [str(n + 1) for n in range(heads)], vmin=0)
+    ax.set(title=title, xlabel="head", ylabel="layer", aspect="auto")
+    layer, head = divmod(int(shares.argmax()), heads)
+    return plots.describe(
+        fig,
+        f"Heatmap of {layers} layers by {heads} heads, {title}. The largest share is {float(shares.max()):.2f}, in "
+        f"head {head + 1} of layer {layer + 1}.",
+    )
+
+
+def sentence_pattern(tokens: Sequence[str], weights: Tensor, title: str) -> Figure:
+    """The weights (T, T) of one head on a sentence, without numbers: query tokens down, the tokens looked at across."""
+    names = [plots.visible(token).replace("$", r"\$") for token in tokens]
+    fig, ax = plots.subplots(5.6, 5.0)
+    plots.heatmap(ax, weights, names, names, fmt=None, vmin=0, vmax=1)
+    ax.tick_params(axis="x", rotation=90)
+    ax.set(title=title, xlabel="attends to", ylabel="query")
+    back = [row - int(weights[row].argmax()) for row in range(len(names))]
+    return plots.describe(
+        fig,
+        f"Heatmap of the attention weights of {len(names)} tokens, {title}. From the first token to the last, the "
+        f"largest weight lies so many places back: {', '.join(map(str, back))}.",
+    )

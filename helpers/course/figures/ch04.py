@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 from matplotlib.ticker import FuncFormatter
 
-from ...gpt import count_parameters
+from ...gpt import GPT_CONFIG_124M, count_parameters
 from .. import plots
-from ..plots import arrow, box, canvas, subplots, write
+from ..plots import arrow, box, canvas, decimals, describe, subplots, write
 from .shared import box_row
 
 # One colour per kind of part, in every diagram.
@@ -45,18 +45,42 @@ def chapter_map() -> Figure:
     ax.text(3.55, 0.86, "used 12 times", ha="center", fontsize=8.5)
     arrow(ax, (5.25, 3.01), (5.25, 2.1), color=plots.GREY)
     ax.text(5.33, 2.52, "placeholders replaced", fontsize=8.5, color=plots.INK)
-    return fig
+    return describe(
+        fig,
+        "Map of the chapter: a dummy model gives the frame; attention, LayerNorm, feed-forward and shortcuts make a "
+        "TransformerBlock; twelve blocks with embeddings and an output layer make GPTModel, which generates text.",
+    )
 
 
-def signal_sizes(plain: Sequence[float], normalized: Sequence[float]) -> Figure:
-    """Standard deviation of the activations after each layer, with and without normalization, on a log scale."""
-    fig, ax = subplots(6.4, 2.9)
-    layers = range(len(plain))
-    ax.semilogy(layers, normalized, "o-", color=plots.BLUE, ms=4, label="normalized after every layer")
-    ax.semilogy(layers, plain, "s-", color=plots.VERMILION, ms=4, label="plain")
-    ax.set(xlabel="layer (0 is the input)", ylabel="standard deviation", title="How large the numbers are")
-    ax.legend(loc="lower left")
-    return fig
+def gradients_by_scale(
+    factors: Sequence[float], plain: Sequence[Sequence[float]], normalized: Sequence[Sequence[float]]
+) -> Figure:
+    """Gradient of the first layer against the factor on all initial weights: a dot per seed, a line at their medians.
+
+    `plain` and `normalized` hold, for each factor, the gradients of all seeds.
+    """
+    fig, ax = subplots(6.4, 3.2)
+    medians = []
+    for runs, name, color, marker in (
+        (normalized, "with LayerNorm after every layer", plots.BLUE, "o"),
+        (plain, "without", plots.VERMILION, "s"),
+    ):
+        medians.append([float(np.median(run)) for run in runs])
+        ax.loglog(factors, medians[-1], color=color, lw=1.2)
+        for number, (factor, run) in enumerate(zip(factors, runs, strict=True)):
+            label = None if number else name
+            ax.plot([factor] * len(run), run, marker, ms=5, color=color, ls="", label=label)
+    ax.set_xticks(factors, labels=[f"{factor:g}" for factor in factors])
+    ax.minorticks_off()
+    ax.set(xlabel="factor on the usual initial weights", ylabel="gradient of layer 1", title="24 layers, five seeds")
+    ax.legend(loc="upper left")
+    (calm_low, *_, calm_high), (low, *_, high) = medians
+    return describe(
+        fig,
+        f"Mean gradient of the first of 24 layers on a log scale, for initial weights from {factors[0]:g} to "
+        f"{factors[-1]:g} times the usual size. Without LayerNorm it goes from {low:.0e} to {high:.0e}, "
+        f"with it from {calm_low:.0e} to {calm_high:.0e}.",
+    )
 
 
 def layer_norm_effect(before: torch.Tensor, after: torch.Tensor) -> Figure:
@@ -64,7 +88,7 @@ def layer_norm_effect(before: torch.Tensor, after: torch.Tensor) -> Figure:
     fig, axes = subplots(7, 2.6, 1, 2, sharey=True)
     for ax, values, title in zip(axes, (before, after), ("before LayerNorm", "after LayerNorm"), strict=True):
         for row, numbers in enumerate(values.tolist()):
-            mean, std = np.mean(numbers), np.std(numbers)
+            mean, std = np.mean(numbers), np.std(numbers)  # the biased one, as in LayerNorm
             ax.plot([mean - std, mean + std], [row, row], color=plots.ORANGE, lw=7, alpha=0.45, solid_capstyle="butt")
             ax.plot(numbers, [row] * len(numbers), "o", color=plots.BLUE, ms=6, mec=plots.PAPER, mew=0.7)
             ax.plot(mean, row - 0.2, "v", color=plots.VERMILION, ms=8)
@@ -75,7 +99,14 @@ def layer_norm_effect(before: torch.Tensor, after: torch.Tensor) -> Figure:
     axes[0].plot([], [], "v", color=plots.VERMILION, label="mean")
     axes[0].plot([], [], color=plots.ORANGE, lw=7, alpha=0.45, label="± 1 std")
     axes[0].legend(loc="center left", fontsize=8, handlelength=1.2)
-    return fig
+    low, high = (decimals(value.item()) for value in (before.min(), before.max()))
+    new_low, new_high = (decimals(value.item()) for value in (after.min(), after.max()))
+    return describe(
+        fig,
+        f"{len(before)} rows of {before.shape[1]} numbers on a line, before and after normalization. Before, they lie "
+        f"between {low} and {high}, each row with a mean of its own; after, between {new_low} and {new_high}, both "
+        "rows centred on 0 with a standard deviation of 1.",
+    )
 
 
 def normalization_axes() -> Figure:
@@ -94,7 +125,11 @@ def normalization_axes() -> Figure:
         write(ax, left + 1.0, 0.3, "features", fontsize=9)
         note = "mean of one token's features" if chosen == "row" else "mean of one feature over tokens"
         write(ax, left + 1.0, 0.05, note, fontsize=9)
-    return fig
+    return describe(
+        fig,
+        "Two grids of tokens by features. LayerNorm takes the mean of one row, the features of one token; batch "
+        "normalization takes the mean of one column, one feature over all tokens.",
+    )
 
 
 def gelu_and_relu(gelu: Callable[[torch.Tensor], torch.Tensor]) -> Figure:
@@ -115,7 +150,11 @@ def gelu_and_relu(gelu: Callable[[torch.Tensor], torch.Tensor]) -> Figure:
         ax.legend(loc="upper left")
     left.set_ylabel("output")
     right.set_ylabel("slope")
-    return fig
+    return describe(
+        fig,
+        "Left: ReLU with its kink at 0, and GELU, a smooth curve beside it. Right: their slopes; that of ReLU jumps "
+        "from 0 to 1, that of GELU changes smoothly.",
+    )
 
 
 def feed_forward(emb_dim: int = 768, factor: int = 4) -> Figure:
@@ -136,7 +175,11 @@ def feed_forward(emb_dim: int = 768, factor: int = 4) -> Figure:
     for x, text in ((0.7, "in"), (6.3, "out")):
         write(ax, x, middle - narrow / 2 - 0.12, f"{emb_dim}\nnumbers {text}", va="top", fontsize=9)
     write(ax, 3.5, 0.12, f"{factor * emb_dim} hidden numbers", fontsize=9)
-    return fig
+    return describe(
+        fig,
+        f"A token's vector as a short column of {emb_dim} numbers, expanded by a linear layer to a tall column of "
+        f"{factor * emb_dim}, passed through GELU, and contracted by a second linear layer to {emb_dim} numbers.",
+    )
 
 
 def _add_sign(ax: Axes, x: float, y: float, small: bool = False) -> None:
@@ -176,19 +219,33 @@ def shortcut_nets(plain: Sequence[float], shortcut: Sequence[float]) -> Figure:
                 below = y + 0.52
         arrow(ax, (left, below), (left, 5.3))
     ax.text(6.2, 1.45, "the layer's\ninput is\nadded to\nits output", color=plots.BLUE, fontsize=9, va="center")
-    return fig
+    return describe(
+        fig,
+        f"The two {len(plain)}-layer networks side by side, from the input at the bottom to the last layer at the "
+        f"top, with each layer's mean gradient: without shortcuts {plain[0]:.5f} in the first and {plain[-1]:.5f} in "
+        f"the last layer, with shortcuts {shortcut[0]:.5f} and {shortcut[-1]:.5f}.",
+    )
 
 
-def gradient_means(curves: Mapping[str, Sequence[float]], title: str) -> Figure:
-    """Mean gradient per layer on a log scale, one line per network; with many layers, no markers."""
-    fig, ax = subplots(6.4, 3)
-    for (name, means), color, marker in zip(curves.items(), (plots.VERMILION, plots.BLUE), ("s", "o"), strict=True):
-        ax.semilogy(range(1, len(means) + 1), means, marker=marker, ms=5, color=color, label=name)
-    if len(next(iter(curves.values()))) < 10:
-        ax.set_xticks(range(1, len(next(iter(curves.values()))) + 1))
-    ax.set(xlabel="layer (1 is nearest the input)", ylabel="mean |gradient| of weights", title=title)
-    ax.legend()
-    return fig
+def layer_gradients(curves: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
+    """Mean gradient per layer on a log scale: for each kind of network a thin line per seed."""
+    fig, ax = subplots(6.8, 3.4)
+    notes = []
+    for (name, runs), color in zip(
+        curves.items(), (plots.VERMILION, plots.GREEN, plots.ORANGE, plots.BLUE), strict=True
+    ):
+        for number, means in enumerate(runs):
+            ax.semilogy(range(1, len(means) + 1), means, color=color, lw=1.1, label=None if number else name)
+        first, last = (np.median([means[end] for means in runs]) for end in (0, -1))
+        notes.append(f"{name}: {first:.0e} in the first and {last:.0e} in the last layer")
+    depth = len(next(iter(curves.values()))[0])
+    ax.set_xticks([1, *range(6, depth + 1, 6)])
+    ax.set(xlabel="layer (1 is nearest the input)", ylabel="mean |gradient| of weights")
+    fig.legend(loc="outside upper center", ncols=len(curves), fontsize=9)
+    return describe(
+        fig,
+        f"Mean gradient per layer on a log scale, {depth} layers, one line per seed; medians: {'; '.join(notes)}.",
+    )
 
 
 def transformer_block() -> Figure:
@@ -229,49 +286,57 @@ def transformer_block() -> Figure:
         ax.text(5.1, y, text, va="center", fontsize=9)
     ax.text(4.37, 1.3, "shortcut", color=plots.BLUE, rotation=90, va="center", ha="right", fontsize=9)
     ax.text(4.37, 3.62, "shortcut", color=plots.BLUE, rotation=90, va="center", ha="right", fontsize=9)
-    return fig
+    return describe(
+        fig,
+        "A transformer block from bottom to top: LayerNorm, attention, dropout, plus the shortcut; then LayerNorm, "
+        "feed-forward, dropout, plus the second shortcut. Input and output both have shape (B, T, 768).",
+    )
 
 
 def gpt_model(cfg: Mapping[str, Any]) -> Figure:
     """The whole model from bottom to top, with the shape of the tensor at every arrow."""
-    fig, ax = canvas(6.6, 6.9)
+    fig, ax = canvas(7.2, 6.9)
     emb, vocab, layers = cfg["emb_dim"], cfg["vocab_size"], cfg["n_layers"]
-    x, wide = 2.5, 3.1
-    parts = [
-        (1.3, "token embedding   tok_emb", _EMBED, 0.42),
-        (2.1, "+  position embedding   pos_emb", _EMBED, 0.42),
-        (2.9, "dropout   drop_emb", _WHOLE, 0.42),
-        (4.05, f"{layers} × TransformerBlock\ntrf_blocks", _MIX, 0.95),
-        (5.2, "LayerNorm   final_norm", _NORM, 0.42),
-        (6.0, f"output layer   out_head\nLinear, {emb} to {vocab}", _THINK, 0.56),
+    x, wide = 2.3, 3.0
+    parts = [  # y, text, colour, height, note; without text, the plus sign
+        (1.3, f"token embedding   tok_emb\n{vocab:,} rows of {emb}", _EMBED, 0.56, ""),
+        (2.1, "", "", 0.28, ""),
+        (2.9, "dropout   drop_emb", _WHOLE, 0.42, "only in training"),
+        (4.05, f"{layers} × TransformerBlock\ntrf_blocks", _MIX, 0.95, "shape in = shape out"),
+        (5.2, "LayerNorm   final_norm", _NORM, 0.42, "mean 0, variance 1 per token"),
+        (6.0, f"output layer   out_head\nLinear, {emb} to {vocab}", _THINK, 0.56, "a score for every token"),
     ]
     write(ax, x, 0.66, "token ids", weight="bold")
     write(ax, x, 0.3, '"Every effort moves you": 6109 3626 6100 345', fontsize=9)
     shapes = ["(B, T)"] + [f"(B, T, {emb})"] * 5 + [f"(B, T, {vocab})"]
     bottom = 0.78
-    for (y, text, color, height), shape in zip(parts, shapes, strict=False):
+    for (y, text, color, height, note), shape in zip(parts, shapes, strict=False):
         arrow(ax, (x, bottom), (x, y - height / 2))
         ax.text(x + 0.15, (bottom + y - height / 2) / 2, shape, va="center", color=plots.BLUE, fontsize=9.5)
         if height > 0.9:  # a stack of blocks
             for step in (2, 1):
                 shift = 0.07 * step
                 box(ax, x + shift, y + shift, "", wide, height, _MIX)
-        box(ax, x, y, text, wide, height, color)
+        if text:
+            box(ax, x, y, text, wide, height, color)
+        else:
+            _add_sign(ax, x, y)
+        ax.text(4.15, y, note, va="center", fontsize=9)
         bottom = y + height / 2 + (0.14 if height > 0.9 else 0)
+    box(ax, 5.6, 2.1, f"position embedding   pos_emb\n{cfg['context_length']:,} rows of {emb}", 2.6, 0.56, _EMBED)
+    write(ax, 5.6, 1.2, "positions 0, 1, 2, 3", fontsize=9)
+    arrow(ax, (5.6, 1.34), (5.6, 1.82))
+    arrow(ax, (4.3, 2.1), (x + 0.14, 2.1))
+    write(ax, 3.4, 2.24, f"(T, {emb})", color=plots.BLUE, fontsize=9.5)
     arrow(ax, (x, bottom), (x, 6.65))
     ax.text(x + 0.15, 6.46, shapes[-1], va="center", color=plots.BLUE, fontsize=9.5)
     write(ax, x, 6.78, "logits", weight="bold")
-    notes = [
-        (1.3, f"{vocab:,} rows of {emb}"),
-        (2.1, f"{cfg['context_length']:,} rows of {emb}"),
-        (2.9, "only while training"),
-        (4.05, "shape in = shape out"),
-        (5.2, "mean 0, variance 1"),
-        (6.0, "a score per token"),
-    ]
-    for y, text in notes:
-        ax.text(4.4, y, text, va="center", fontsize=9, color=plots.INK, ha="left")
-    return fig
+    return describe(
+        fig,
+        f"The GPT model from bottom to top: token ids (B, T), token embedding, a plus sign where the position "
+        f"embedding comes in from the side, dropout, {layers} transformer blocks, LayerNorm, each with shape "
+        f"(B, T, {emb}), and an output layer to (B, T, {vocab}) logits.",
+    )
 
 
 _PART_COLORS = {
@@ -284,24 +349,39 @@ _PART_COLORS = {
 }
 
 
-def parameter_bars(cfg: Mapping[str, Any]) -> Figure:
-    """A model's parameters: a bar per part, with the total and its memory in the title."""
-    parts = count_parameters(cfg)
+def parameter_growth(cfg: Mapping[str, Any], start: Mapping[str, Any] = GPT_CONFIG_124M) -> Figure:
+    """The parameters of each part on a log scale with fixed limits: a filled dot, and a hollow one for `start`."""
+    parts, before = count_parameters(cfg), count_parameters(start)
     total = sum(parts.values())
-    fig, ax = subplots(7, 3)
-    names = list(parts)
-    counts = np.array([parts[name] for name in names]) / 1e6
-    ax.barh(names, counts, color=[_PART_COLORS[name] for name in names])
-    for row, (name, count) in enumerate(zip(names, counts, strict=True)):
-        note = f"{count:,.2f} million, {parts[name] / total:.1%}"
-        ax.text(count + counts.max() * 0.015, row, note, va="center", fontsize=9)
-    ax.invert_yaxis()
-    ax.set(xlim=(0, counts.max() * 1.38), xlabel="parameters in millions")
+    fig, ax = subplots(7.2, 3.4)
+    for row, (name, number) in enumerate(parts.items()):
+        color = _PART_COLORS[name]
+        ax.plot([before[name], number], [row, row], color=color, lw=3)
+        ax.plot(before[name], row, "o", ms=9, color=plots.PAPER, mec=color, mew=1.8)
+        ax.plot(number, row, "o", ms=9, color=color, mec=color, mew=1.8)
+        times = number / before[name]
+        ax.text(2.2e9, row, f"{number:,} ({times:.2g} ×)" if times >= 0.01 else f"{number:,}", va="center", fontsize=9)
+    ax.set_yticks(range(len(parts)), labels=list(parts))
+    ax.set_xscale("log")
+    # From the smallest count that the notebook's sliders allow to the largest, and room for the numbers beside it:
+    # neither depends on the counts, so that what grows is seen to grow.
+    ax.set(xlim=(2e2, 1e12), ylim=(len(parts) - 0.4, -0.6), xticks=[10**power for power in range(3, 10)])
+    ax.spines.bottom.set_bounds(2e2, 1.7e9)
+    ax.set_xlabel("parameters, each tick ten times the one before (hollow: 124M)", loc="left")
+    ax.grid(axis="x", color=plots.SHADE, zorder=0)
+    ax.minorticks_off()
     ax.set_title(
-        f"{total / 1e6:,.1f} million parameters: {total * 4 / 2**20:,.0f} MB in float32,\n"
+        f"{total:,} parameters: {total * 4 / 2**20:,.0f} MB in float32,\n"
         f"about {total * 16 / 2**20:,.0f} MB to train with AdamW"
     )
-    return fig
+    changes = ", ".join(
+        f"{name} {number / 1e6:,.2f} ({number / before[name]:.2g} times)" for name, number in parts.items()
+    )
+    return describe(
+        fig,
+        f"Parameters by part in millions, and how many times those of the 124M model, for emb_dim {cfg['emb_dim']}, "
+        f"n_layers {cfg['n_layers']} and vocab_size {cfg['vocab_size']}: {changes}.",
+    )
 
 
 def parameter_shares(configs: Mapping[str, Mapping[str, Any]]) -> Figure:
@@ -320,26 +400,59 @@ def parameter_shares(configs: Mapping[str, Mapping[str, Any]]) -> Figure:
     ax.set(xlim=(0, 1), xlabel="share of all parameters", ylabel="GPT-2 size")
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
     fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=9)
-    return fig
+    said = []
+    for size, parts in counts.items():
+        total = sum(parts.values())
+        shares = ", ".join(f"{part} {parts[part] / total:.0%}" for part in parts if parts[part] > 0.035 * total)
+        said.append(f"{size}: {shares}")
+    return describe(fig, f"Stacked bars of the parts' shares in the GPT-2 sizes. {'; '.join(said)}.")
 
 
-def next_token_probabilities(probabilities: torch.Tensor, labels: Sequence[str]) -> Figure:
-    """The likeliest tokens as bars, and all probabilities sorted, both with the uniform distribution as a line."""
-    ordered = probabilities.sort(descending=True).values.tolist()
-    uniform = 1 / len(ordered)
+def changes(amounts: torch.Tensor, words: Sequence[str]) -> Figure:
+    """How much the logits at each token (columns) move when a token (rows) is changed: (T, T)."""
+    fig, ax = subplots(6.4, 4.2)
+    plots.heatmap(ax, amounts, rows=words, cols=words)
+    ax.set(title="Largest change of a logit", xlabel="logits at this token", ylabel="token that was changed")
+    left = amounts.tril(-1).max().item()
+    return describe(
+        fig,
+        f"Heatmap of {len(words)} by {len(words)} tokens: which logits move when a token is changed. The largest "
+        f"change to the left of the diagonal is {decimals(left)}; on the diagonal the changes are between "
+        f"{decimals(amounts.diagonal().min().item())} and {decimals(amounts.max().item())}.",
+    )
+
+
+def next_token_probabilities(untrained: torch.Tensor, trained: torch.Tensor, labels: Sequence[str]) -> Figure:
+    """The untrained model's likeliest tokens, and how much probability the likeliest tokens of both models hold.
+
+    `labels` are the texts of as many of the untrained model's tokens as bars are drawn; probabilities (vocab_size,).
+    """
+    ordered, peaked = (p.sort(descending=True).values.double().numpy() for p in (untrained, trained))
+    uniform = 100 / len(ordered)
     fig, (left, right) = subplots(7.2, 3.4, 1, 2)
-    left.barh(range(len(labels)), [100 * p for p in ordered[: len(labels)]], color=plots.SKY)
-    left.set_yticks(range(len(labels)), labels=labels, fontsize=9)
+    left.barh(range(len(labels)), 100 * ordered[: len(labels)], color=plots.SKY)
+    left.set_yticks(range(len(labels)), labels=labels, fontsize=9, parse_math=False)
     left.invert_yaxis()
-    left.axvline(100 * uniform, color=plots.VERMILION, lw=1.5)
-    left.set(title="the ten likeliest tokens", xlabel="probability in percent", xlim=(0, 0.03))
+    left.axvline(uniform, color=plots.VERMILION, lw=1.5, ls="--")
+    left.set(title="untrained: likeliest tokens", xlabel="probability in percent", xlim=(0, 0.03))
     left.set_xticks([0, 0.01, 0.02, 0.03])
-    right.semilogy(range(1, len(ordered) + 1), [100 * p for p in ordered], color=plots.BLUE, label="the model")
-    right.axhline(100 * uniform, color=plots.VERMILION, lw=1.5, label="all equal")
-    right.set(title="all tokens, sorted", xlabel="rank", ylabel="probability in percent", ylim=(1e-4, 100))
-    right.set_xticks([1, 25000, 50000], labels=["1", "25,000", "50,000"])
-    right.legend()
-    return fig
+    ranks = np.arange(1, len(ordered) + 1)
+    right.axhline(0.5, color=plots.GREY, lw=0.8)
+    right.semilogx(ranks, peaked.cumsum(), color=plots.GREEN, label="trained")
+    right.semilogx(ranks, ordered.cumsum(), color=plots.BLUE, label="untrained")
+    right.semilogx(ranks, ranks / len(ranks), color=plots.VERMILION, lw=1.5, ls="--", label="all equal")
+    right.set(title="what the likeliest tokens hold", xlabel="number of tokens", ylabel="share of the probability")
+    right.set_xticks([1, 10, 100, 1000, 10_000], labels=["1", "10", "100", "1,000", "10,000"], fontsize=9)
+    right.minorticks_off()
+    right.legend(loc="upper left", fontsize=9)
+    hundred, hundred_peaked = ordered[:100].sum(), peaked[:100].sum()
+    return describe(
+        fig,
+        f"Left: the {len(labels)} likeliest next tokens of the untrained model, unrelated pieces of words, none above "
+        f"{100 * ordered[0]:.3f} percent. Right: the share of all probability that the likeliest tokens hold, against "
+        f"their number on a log scale; the first 100 hold {hundred_peaked:.0%} in the trained and {hundred:.1%} in the "
+        f"untrained model.",
+    )
 
 
 def generation_loop(steps: Sequence[Sequence[str]]) -> Figure:
@@ -365,4 +478,8 @@ def generation_loop(steps: Sequence[Sequence[str]]) -> Figure:
         widths = [0.37 + 0.092 * len(piece) for piece in pieces]
         colors = [_EMBED] * (len(pieces) - 1) + [_THINK]
         box_row(ax, 1.065, y, pieces, widths, colors, gap=0.07, height=0.4)
-    return fig
+    return describe(
+        fig,
+        "The generation loop: token ids go through the model to logits, the argmax of the last row is appended, and "
+        f"round again. Below, the text grows by one piece per round, to {''.join(steps[-1])}.",
+    )

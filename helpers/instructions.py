@@ -131,7 +131,8 @@ class InstructionDataset(Dataset):
         self.data = data
         prompts = [tokenizer.encode(style.prompt(entry)) for entry in data]
         answers = [tokenizer.encode(entry["output"]) for entry in data]
-        self.encoded_texts = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+        pairs = zip(prompts, answers, strict=True)
+        self.encoded_texts = [prompt + answer for prompt, answer in pairs]
         self.prompt_lengths = [len(prompt) for prompt in prompts]
         self.with_prompt_lengths = with_prompt_lengths
 

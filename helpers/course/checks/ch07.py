@@ -345,7 +345,7 @@ _LESSONS, _UNSEEN, _LEARNED, _OLD = 20, 5, 3, 12
 
 
 @exercise("7.D")
-def exercise_7_d(lessons: Sequence[Entry], unseen: Sequence[Entry], taught: torch.nn.Module) -> str:
+def exercise_7_d(lessons: Sequence[Entry], unseen: Sequence[Entry] = (), taught: torch.nn.Module | None = None) -> str:
     """Check a model that was trained on 20 entries of a new kind of task, with 5 others of that kind."""
     for name, part, count in (("lessons", lessons, _LESSONS), ("unseen", unseen, _UNSEEN)):
         try:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import checks, replace_linear_with_lora
+from helpers import checks, load_instructions, replace_linear_with_lora
 from helpers.course.checks import ch07
 from helpers.instructions import format_input, format_phi3, split_entries
 from tests import checkers
@@ -384,6 +384,7 @@ def test_wrong_answers(number, answer, aim):
     checkers.refuses(number, answer, aim, GIVEAWAYS.get(number, ()))
 
 
+KNOWN = load_instructions("instructions")[0]["instruction"]
 LESSONS = [{"instruction": "Say it twice.", "input": f"word{k}", "output": f"word{k} word{k}"} for k in range(25)]
 
 
@@ -426,7 +427,7 @@ class TestTeaching:
             ({"unseen": LESSONS[20:24] + LESSONS[20:21]}, "Two of the unseen"),
             ({"lessons": [{"instruction": "Say it twice."}] * 20}, "lessons[0] has no 'input'"),
             ({"unseen": [{**e, "output": "yes"} for e in LESSONS[20:]]}, "same answer"),
-            ({"unseen": [{**e, "instruction": "Name the opposite of small."} for e in LESSONS[20:]]}, "no new task"),
+            ({"unseen": [{**e, "instruction": KNOWN} for e in LESSONS[20:]]}, "no new task"),
             ({"taught": "model"}, "the trained model is expected"),
         ],
     )

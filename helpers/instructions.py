@@ -95,6 +95,8 @@ def check_entries(
 def _check_fractions(train_frac: float, test_frac: float) -> None:
     if train_frac != train_frac or test_frac != test_frac:  # NaN is neither too small nor too large
         raise ValueError(f"train_frac={train_frac}, test_frac={test_frac}: numbers are expected")
+    if train_frac < 0 or test_frac < 0 or train_frac + test_frac > 1:
+        raise ValueError(f"train_frac={train_frac}, test_frac={test_frac}: not negative, sum at most 1")
 
 
 @guard(_check_fractions)
@@ -105,11 +107,13 @@ def split_entries(
 
     Raises ValueError if the fractions are negative or sum to more than 1.
     """
-    if train_frac < 0 or test_frac < 0 or train_frac + test_frac > 1:
-        raise ValueError(f"train_frac={train_frac}, test_frac={test_frac}: not negative, sum at most 1")
     train_end = int(len(data) * train_frac)
     test_end = train_end + int(len(data) * test_frac)
     return data[:train_end], data[train_end:test_end], data[test_end:]
+
+
+def _check_data(data: Sequence[Entry]) -> None:
+    check_entries(data)
 
 
 class InstructionDataset(Dataset):
@@ -119,15 +123,16 @@ class InstructionDataset(Dataset):
     Raises ValueError as `check_entries`.
     """
 
+    @guard(_check_data)
     @takes_tokenizer
     def __init__(
         self, data: Sequence[Entry], tokenizer: Any, style: PromptStyle = ALPACA, with_prompt_lengths: bool = False
     ):
-        check_entries(data)
         self.data = data
         prompts = [tokenizer.encode(style.prompt(entry)) for entry in data]
         answers = [tokenizer.encode(entry["output"]) for entry in data]
-        self.encoded_texts = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+        pairs = zip(prompts, answers, strict=True)
+        self.encoded_texts = [prompt + answer for prompt, answer in pairs]
         self.prompt_lengths = [len(prompt) for prompt in prompts]
         self.with_prompt_lengths = with_prompt_lengths
 
@@ -139,6 +144,14 @@ class InstructionDataset(Dataset):
         return len(self.data)
 
 
+def _check_batch(batch: Sequence[Sequence[int]], allowed_max_length: int | None) -> None:
+    if not batch or not all(batch):
+        raise ValueError("batch holds no entry, or one without tokens")
+    if allowed_max_length is not None and allowed_max_length < 1:
+        raise ValueError(f"allowed_max_length={allowed_max_length} must be at least 1")
+
+
+@guard(_check_batch)
 def custom_collate_fn(
     batch: Sequence[Sequence[int]],
     pad_token_id: int = 50256,
@@ -152,10 +165,6 @@ def custom_collate_fn(
     `ignore_index`, which the loss leaves out. Longer rows are cut to `allowed_max_length` tokens. Raises ValueError
     for no list, an empty one, or an `allowed_max_length` below 1.
     """
-    if not batch or not all(batch):
-        raise ValueError("batch holds no entry, or one without tokens")
-    if allowed_max_length is not None and allowed_max_length < 1:
-        raise ValueError(f"allowed_max_length={allowed_max_length} must be at least 1")
     longest = max(len(ids) for ids in batch)
     inputs = torch.full((len(batch), longest), pad_token_id)  # (B, T)
     targets = torch.full((len(batch), longest), ignore_index)  # (B, T)
@@ -184,6 +193,12 @@ def masked_collate_fn(
     return inputs, targets
 
 
+def _check_targets(target_batch: torch.Tensor, ignore_index: int) -> None:
+    if (target_batch == ignore_index).all():
+        raise ValueError(f"all {target_batch.numel()} targets are {ignore_index}: there is nothing to learn from")
+
+
+@guard(_check_targets)
 def calc_loss_batch_labels(
     input_batch: torch.Tensor,
     target_batch: torch.Tensor,
@@ -197,8 +212,6 @@ def calc_loss_batch_labels(
     """
     targets = target_batch.to(device)  # (B, T)
     counted = targets != ignore_index  # (B, T)
-    if not counted.any():
-        raise ValueError(f"all {targets.numel()} targets are {ignore_index}: there is nothing to learn from")
     logits = logits_at(model, input_batch.to(device), counted)  # (N, vocab_size), N targets that count
     return F.cross_entropy(logits, targets[counted])
 
@@ -221,13 +234,17 @@ def calc_loss_per_token(data_loader: DataLoader, model: torch.nn.Module, device:
     return total / count
 
 
+def _check_prompt(generated_text: str, prompt: str) -> None:
+    if not generated_text.startswith(prompt):
+        raise ValueError(f"generated_text does not begin with the prompt {prompt[:60]!r}")
+
+
+@guard(_check_prompt)
 def extract_response(generated_text: str, prompt: str) -> str:
     """What the model wrote after its prompt, up to the end of the text (section 7.7).
 
     Raises ValueError if the text does not begin with the prompt.
     """
-    if not generated_text.startswith(prompt):
-        raise ValueError(f"generated_text does not begin with the prompt {prompt[:60]!r}")
     return generated_text.removeprefix(prompt).split("<|endoftext|>")[0].strip()
 
 

@@ -19,11 +19,14 @@ from torch.overrides import TorchFunctionMode
 
 from .files import existing_file, first_line, read_json, read_tensors, write_text_whole, write_whole
 from .gpt import GPTModel, check_sizes, gpt_config, model_config
+from .lora import load_adapter, merge_lora
 from .settings import Profile
 from .texts import cache_dir, data_folders
 from .tokenizers import END_OF_TEXT
 
-COURSE_MODEL_FILE = Path(__file__).parent / "assets" / "course_model" / "course_model.safetensors"
+_ASSETS = Path(__file__).parent / "assets" / "course_model"
+COURSE_MODEL_FILE = _ASSETS / "course_model.safetensors"
+ASSISTANT_FILE = _ASSETS / "assistant.safetensors"  # an adapter for the course model
 REPOSITORIES = {  # GPT-2's sizes on the Hugging Face Hub
     "124M": "openai-community/gpt2",
     "355M": "openai-community/gpt2-medium",
@@ -79,6 +82,26 @@ def load_course_model(path: Path | str = COURSE_MODEL_FILE) -> tuple[GPTModel, d
     except Exception as error:
         raise ValueError(f"{path} is not a course model file ({first_line(error)})") from None
     model.out_head.weight = model.tok_emb.weight  # read as two, they become one tensor again
+    return model.eval(), cfg
+
+
+def load_assistant(
+    path: Path | str = ASSISTANT_FILE, model_path: Path | str = COURSE_MODEL_FILE
+) -> tuple[GPTModel, dict[str, Any]]:
+    """The course assistant (section 7.9): the course model with a merged adapter, as `load_course_model` returns it.
+
+    It was fine-tuned by chapter 7's recipe, in the Phi-3 style, on many more entries (`helpers.make.assistant`). Its
+    output layer and token embedding are still one tensor. Raises FileNotFoundError if there is no such adapter, and
+    ValueError as `load_course_model` and `load_adapter`.
+    """
+    if not Path(path).expanduser().is_file():
+        raise FileNotFoundError(
+            f"path={str(path)!r} is not a file: an adapter for the course model is expected, which "
+            "`python -m helpers.make.assistant train` writes"
+        )
+    model, cfg = load_course_model(model_path)
+    load_adapter(model, path)
+    merge_lora(model)
     return model.eval(), cfg
 
 

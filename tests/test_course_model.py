@@ -9,8 +9,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from helpers import GPTModel, generate, get_tokenizer, load_course_model, save_model
-from helpers.pretrained import COURSE_MODEL_FILE, save_course_model
+from helpers import (
+    GPTModel,
+    generate,
+    get_tokenizer,
+    load_course_model,
+    lora_layers,
+    replace_linear_with_lora,
+    save_adapter,
+    save_model,
+)
+from helpers.pretrained import COURSE_MODEL_FILE, load_assistant, save_course_model
 from tests.tiny import TINY, lively_model, windows
 
 
@@ -147,6 +156,39 @@ class TestBadFiles:
 
 
 @pytest.mark.skipif(not COURSE_MODEL_FILE.is_file(), reason="the course model does not exist yet")
+class TestAssistant:
+    """The course model with a merged adapter."""
+
+    @pytest.fixture(name="adapter")
+    def adapter_file(self, path, tmp_path):
+        model, _ = load_course_model(path)
+        replace_linear_with_lora(model, 2, 4, "trf_blocks")
+        for layer in lora_layers(model).values():
+            layer.lora.B.data.fill_(0.05)
+        save_adapter(model, tmp_path / "adapter.safetensors")
+        return tmp_path / "adapter.safetensors", model.eval()
+
+    def test_it_computes_what_the_adapted_model_computes(self, path, adapter):
+        file, adapted = adapter
+        model, cfg = load_assistant(file, path)
+        ids = windows(2, 16)[0]
+        with torch.no_grad():
+            logits, base = model(ids), load_course_model(path)[0](ids)
+            assert torch.allclose(logits, adapted(ids), rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(logits, base, rtol=1e-2, atol=1e-2)
+        assert cfg == TINY and not model.training and not lora_layers(model)
+        assert model.out_head.weight is model.tok_emb.weight
+
+    def test_errors(self, path, adapter, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"nothing.*is not a file: an adapter for the course model"):
+            load_assistant(tmp_path / "nothing", path)
+        with pytest.raises(ValueError, match="not an adapter's file"):
+            load_assistant(path, path)
+        save_course_model(lively_model(3, tied=True, emb_dim=48), tmp_path / "other")
+        with pytest.raises(ValueError, match="for another model"):
+            load_assistant(adapter[0], tmp_path / "other")
+
+
 class TestTheOneThatShips:
     def test_file(self):
         assert COURSE_MODEL_FILE.stat().st_size <= 30e6

@@ -11,7 +11,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from ...tokenizers import END_OF_TEXT
 from .. import plots
-from ..plots import arrow, box, canvas, subplots, write
+from ..plots import arrow, box, canvas, describe, subplots, write
 
 
 def from_text_to_answer() -> Figure:
@@ -32,7 +32,12 @@ def from_text_to_answer() -> Figure:
     ax.text(3.2, 1.1, "the same weights to begin with", ha="left", va="center", fontsize=8, color=plots.GREY)
     for x, title in ((1.05, "is trained on"), (4.6, "is asked"), (6.35, "writes")):
         write(ax, x, 2.3, title, fontsize=9, color=plots.GREY)
-    return fig
+    alt = (
+        "Two rows. A pretrained model is trained on texts as they are; asked 'Name the opposite of cold' it writes a "
+        "sentence of a story. An assistant begins with the same weights and is trained on requests with answers; asked "
+        "the same it writes 'Hot'."
+    )
+    return describe(fig, alt)
 
 
 def prompt_parts(parts: Sequence[tuple[str, str]], counts: Sequence[int]) -> Figure:
@@ -50,7 +55,8 @@ def prompt_parts(parts: Sequence[tuple[str, str]], counts: Sequence[int]) -> Fig
         ax.text(1.15, y - height / 2, name, ha="right", va="center", fontsize=9)
         write(ax, 6.95, y - height / 2, str(count), fontsize=9)
         y -= height + 0.1
-    return fig
+    said = ", ".join(f"{name} {count}" for (name, _), count in zip(parts, counts, strict=True))
+    return describe(fig, f"The text of one entry from top to bottom, with the tokens of each part: {said}.")
 
 
 def batch_and_targets(
@@ -87,7 +93,11 @@ def batch_and_targets(
     )
     squares = [Patch(facecolor=color, edgecolor=plots.GREY, lw=0.6, label=label) for color, label in kinds]
     fig.legend(handles=squares, loc="outside lower center", ncols=4, fontsize=8.5)
-    return fig
+    names = {pad_token_id: "padding", ignore_index: "not counted"}
+    shown = "; ".join(" ".join(names.get(token, str(token)) for token in ids) for ids in inputs)
+    names[pad_token_id] = "the end"
+    learned = "; ".join(" ".join(names.get(token, str(token)) for token in ids) for ids in targets)
+    return describe(fig, f"Two grids of numbers, row by row. Inputs: {shown}. Targets: {learned}.")
 
 
 def tokens_by_style(counts: Mapping[str, tuple[float, float]]) -> Figure:
@@ -103,57 +113,86 @@ def tokens_by_style(counts: Mapping[str, tuple[float, float]]) -> Figure:
     ax.invert_yaxis()
     ax.set(xlabel="tokens of an average entry")
     fig.legend(loc="outside upper right", ncols=2, fontsize=9)
-    return fig
+    said = "; ".join(f"{name} {prompt:.1f} and {answer:.1f}" for name, (prompt, answer) in counts.items())
+    return describe(fig, f"Bars of the tokens of an average entry, prompt and answer, by style: {said}.")
 
 
 def scores_by_group(
-    groups: Sequence[str], before: Sequence[float], after: Sequence[float], sizes: Sequence[int]
+    scores: Mapping[str, Mapping[str, float]], sizes: Mapping[str, int], measure: str = "token F1"
 ) -> Figure:
-    """For each group of tasks, its mean scores (0 to 1) before and after as two dots joined by a line."""
+    """For each group of tasks its mean scores, 0 to 1, as dots joined by a line.
+
+    `scores` has for each model, by its name in the legend, the score of each group in `sizes`, in whose order they are
+    drawn.
+    """
+    groups = list(sizes)
     fig, ax = subplots(7, 0.9 + 0.36 * len(groups))
-    for row, (old, new) in enumerate(zip(before, after, strict=True)):
-        ax.plot([old, new], [row, row], color=plots.GREY, lw=1.5, zorder=1)
-    ax.plot(before, range(len(groups)), "o", ms=8, mfc=plots.PAPER, mec=plots.INK, mew=1.4, label="before")
-    ax.plot(after, range(len(groups)), "o", ms=8, color=plots.BLUE, label="after")
+    for row, group in enumerate(groups):
+        values = [of[group] for of in scores.values()]
+        ax.plot([min(values), max(values)], [row, row], color=plots.GREY, lw=1.5, zorder=1)
+    looks = (
+        {"marker": "o", "mfc": plots.PAPER, "mec": plots.INK},
+        {"marker": "o", "color": plots.BLUE},
+        {"marker": "D", "color": plots.ORANGE},
+    )
+    for (name, of), look in zip(scores.items(), looks, strict=False):
+        ax.plot([of[group] for group in groups], range(len(groups)), ls="", ms=8, mew=1.4, label=name, **look)
+    sizes = list(sizes.values())
     ax.set_yticks(range(len(groups)), [f"{name} ({size})" for name, size in zip(groups, sizes, strict=True)])
-    ax.set(xlim=(-0.03, 1.03), xlabel="mean score (token F1)", ylim=(len(groups) - 0.5, -0.5))
+    ax.set(xlim=(-0.03, 1.03), xlabel=f"mean score ({measure})", ylim=(len(groups) - 0.5, -0.5))
     ax.grid(axis="x", color=plots.SHADE)
     ax.set_axisbelow(True)
-    fig.legend(loc="outside upper right", ncols=2, fontsize=9)
-    return fig
+    fig.legend(loc="outside upper right", ncols=len(scores), fontsize=9)
+    said = "; ".join(f"{group} {', '.join(f'{of[group]:.2f}' for of in scores.values())}" for group in groups)
+    return describe(fig, f"Dots for the mean {measure} of each group of tasks, {', '.join(scores)}: {said}.")
 
 
-def answer_card(entry: Mapping[str, str], before: str, after: str, scores: tuple[float, float]) -> Figure:
-    """One entry with its reference, and the answers of the model before and after, each with its score."""
-    fig, ax = canvas(7.4, 3.3)
-    rows = (
-        ("request", entry["instruction"] + (f"\n{entry['input']}" if entry["input"] else ""), plots.PALE_BLUE, None),
-        ("reference", entry["output"], plots.SHADE, None),
-        ("before", before, plots.PAPER, scores[0]),
-        ("after", after, plots.PALE_GREEN, scores[1]),
-    )
-    for number, (name, text, color, score) in enumerate(rows):
-        y = 2.75 - 0.8 * number
-        lines = [line for part in text.splitlines() or [""] for line in textwrap.wrap(part, 66) or [""]]
-        if len(lines) > 3:
-            lines = [*lines[:2], lines[2][:63] + " …"]
-        ax.add_patch(Rectangle((1.0, y - 0.34), 5.4, 0.68, facecolor=color, edgecolor=plots.GREY, lw=0.6))
-        shown = "\n".join(lines).replace("$", r"\$")
-        ax.text(1.1, y, shown, ha="left", va="center", fontsize=8.5, linespacing=1.15)
-        ax.text(0.9, y, name, ha="right", va="center", fontsize=9)
-        if score is not None:
-            write(ax, 6.9, y, f"{score:.2f}", fontsize=10)
-    write(ax, 6.9, 1.62, "token F1", fontsize=8.5, color=plots.GREY)
-    return fig
+def answer_cards(cards: Sequence[tuple[str, Mapping[str, str], Mapping[str, tuple[str, float]]]]) -> Figure:
+    """Cards one below the other, each with a request, its reference, and answers with their scores.
+
+    A card is its title, an entry, and for each answer, by its name, the text and its token F1.
+    """
+    heights = [0.95 + 0.5 * (1 + len(answers)) for _, _, answers in cards]
+    fig, ax = canvas(7.4, sum(heights))
+    top, said = sum(heights), []
+    for (title, entry, answers), height in zip(cards, heights, strict=True):
+        request = "\n".join(filter(None, (entry["instruction"], entry["input"])))
+        rows = [("request", request, plots.PALE_BLUE, None), ("reference", entry["output"], plots.SHADE, None)]
+        rows += [(name, text, plots.PALE_GREEN, score) for name, (text, score) in answers.items()]
+        ax.text(1.0, top - 0.17, title, ha="left", va="center", fontsize=9.5, weight="bold")
+        write(ax, 6.95, top - 0.17, "token F1", fontsize=8.5, color=plots.GREY)
+        for number, (name, text, color, score) in enumerate(rows):
+            y = top - 0.55 - 0.5 * number
+            ax.add_patch(Rectangle((1.0, y - 0.23), 5.4, 0.46, facecolor=color, edgecolor=plots.GREY, lw=0.6))
+            ax.text(1.1, y, _two_lines(text), ha="left", va="center", fontsize=8.5, linespacing=1.15)
+            ax.text(0.9, y, name, ha="right", va="center", fontsize=9)
+            if score is not None:
+                write(ax, 6.95, y, f"{score:.2f}", fontsize=10)
+        given = ", ".join(f"{name} {text!r} ({score:.2f})" for name, (text, score) in answers.items())
+        asked = request.replace("\n", " ")
+        said.append(f"{title}: request {asked!r}, reference {entry['output']!r}, {given}")
+        top -= height
+    return describe(fig, f"Cards with a request and its answers. {'; '.join(said)}.")
 
 
-def learning(tokens: Sequence[float], train: Sequence[float], val: Sequence[float]) -> Figure:
-    """Training and validation loss over tokens seen, with a star where the validation loss is lowest."""
+def _two_lines(text: str) -> str:
+    lines = [line for part in text.splitlines() or [""] for line in textwrap.wrap(part, 66) or [""]]
+    lines = lines if len(lines) <= 2 else [lines[0], lines[1][:63] + " …"]
+    return "\n".join(lines).replace("$", r"\$")
+
+
+def learning(updates: Sequence[int], train: Sequence[float], val: Sequence[float]) -> Figure:
+    """Training and validation loss over the updates made, with a star where the validation loss is lowest."""
     fig, ax = subplots(6.4, 3.2)
-    ax.plot(tokens, train, "o-", ms=4, color=plots.BLUE, label="training")
-    ax.plot(tokens, val, "s--", ms=4, color=plots.ORANGE, label="validation")
+    ax.plot(updates, train, "o-", ms=4, color=plots.BLUE, label="training")
+    ax.plot(updates, val, "s--", ms=4, color=plots.ORANGE, label="validation")
     best = int(np.argmin(val))
-    ax.plot(tokens[best], val[best], "*", ms=14, color=plots.INK, label="lowest validation loss")
-    ax.set(xlabel="tokens seen, in thousands", ylabel="loss (nats per target)", ylim=(0, None))
+    ax.plot(updates[best], val[best], "*", ms=14, color=plots.INK, label="lowest validation loss")
+    ax.set(xlabel="updates", ylabel="loss (nats per target)", ylim=(0, None))
     ax.legend()
-    return fig
+    alt = (
+        f"Training and validation loss over the updates: from {train[0]:.1f} and {val[0]:.1f} at update {updates[0]} "
+        f"to {train[-1]:.1f} and {val[-1]:.1f} at update {updates[-1]}; a star marks the lowest validation loss, "
+        f"{val[best]:.1f}, at update {updates[best]}."
+    )
+    return describe(fig, alt)

@@ -43,6 +43,10 @@ def scripted(monkeypatch, text="", ids=None):
 
 class TestLoad:
     def test_the_course_model(self):
+        assistant, called = chat.load("assistant")
+        assert called == "the course assistant" and not assistant.training
+        talk = chat.Chat(assistant, called, chat.usual_style("assistant"))
+        assert "".join(talk.reply("Repeat after me: blue bird", temperature=0.0)) and talk.ended == "end"
         model, name = chat.load("course")
         assert name == "the course model"
         assert not model.training
@@ -69,7 +73,9 @@ class TestLoad:
         assert checkpoints.load_saved_gpt(tmp_path / "r.pt")[1] == SMALL
 
     def test_unknown(self):
-        with pytest.raises(FileNotFoundError, match=r"^'nothing' is no file or folder, and not one of course, gpt2-"):
+        with pytest.raises(
+            FileNotFoundError, match=r"^'nothing' is no file or folder, and not one of course, assistant, gpt2-"
+        ):
             chat.load("nothing")
 
     def test_a_file_without_configuration(self, tmp_path):

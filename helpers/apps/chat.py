@@ -1,6 +1,7 @@
 """Talking to a model: one core for the terminal, the notebook (`chat_widget`) and the page (`chat_page`).
 
     python -m helpers.apps.chat                                          the course model, in the terminal
+    python -m helpers.apps.chat --model assistant                        the course assistant, which answers
     python -m helpers.apps.chat --model my_model.safetensors --style phi3
     python -m helpers.apps.chat --model gpt2-124M --temperature 0.9 --top-p 0.95 --length 200
 
@@ -30,7 +31,7 @@ from ..generation import stream_with_logits
 from ..gpt import GPT_SIZES, GPTModel
 from ..guards import printable
 from ..instructions import ALPACA, PHI3
-from ..pretrained import load_course_model, load_gpt2, read_gpt2
+from ..pretrained import load_assistant, load_course_model, load_gpt2, read_gpt2
 from ..settings import get_device
 from ..tokenizers import END_OF_TEXT, AnyTokenizer, get_tokenizer
 
@@ -43,13 +44,15 @@ LARGEST_SEED = 2**63 - 1
 def load(spec: str = "course") -> tuple[GPTModel, str]:
     """A model in evaluation mode on the course's device, and what to call it.
 
-    `spec` is "course", a GPT-2 size such as "gpt2-124M" (see `helpers.pretrained.fetch_gpt2`), a file of `save_model`
+    `spec` is "course", "assistant", a GPT-2 size such as "gpt2-124M" (see `helpers.pretrained.fetch_gpt2`), a file of `save_model`
     or `save_checkpoint`, or a folder of `save_gpt2`. Raises FileNotFoundError for a spec that is none of them,
     ConnectionError if a download fails, ValueError for a file that cannot be read or does not write.
     """
     path, sizes = Path(spec).expanduser(), {f"gpt2-{size.lower()}": size for size in GPT_SIZES}
     if spec == "course":
         model, name = load_course_model()[0], "the course model"
+    elif spec == "assistant":
+        model, name = load_assistant()[0], "the course assistant"
     elif spec.lower() in sizes:
         model, name = load_gpt2(sizes[spec.lower()])[0], f"GPT-2 {sizes[spec.lower()]}"
     elif path.is_dir():
@@ -58,11 +61,16 @@ def load(spec: str = "course") -> tuple[GPTModel, str]:
         model, name = load_saved_gpt(path)[0], path.name
     else:
         names = ", ".join(f"gpt2-{size}" for size in GPT_SIZES)
-        raise FileNotFoundError(f"{spec!r} is no file or folder, and not one of course, {names}")
+        raise FileNotFoundError(f"{spec!r} is no file or folder, and not one of course, assistant, {names}")
     vocabulary = get_tokenizer().n_vocab
     if min(len(model.tok_emb.weight), len(model.out_head.weight)) < vocabulary:
         raise ValueError(f"{spec} does not write: its layers have fewer entries than GPT-2's {vocabulary:,} tokens")
     return model.eval().to(get_device()), name
+
+
+def usual_style(spec: str) -> str:
+    """The style that a model of this spec is talked to in, unless something else is said."""
+    return "phi3" if spec == "assistant" else "plain"
 
 
 @dataclass(frozen=True)
@@ -245,27 +253,30 @@ def probabilities(logits: torch.Tensor, temperature: float) -> torch.Tensor:
     return torch.softmax(logits.float() / (temperature or 1.0), dim=-1)
 
 
-def widget(model: GPTModel | str = "course", style: str = "plain", name: str | None = None) -> None:
+def widget(model: GPTModel | str = "course", style: str | None = None, name: str | None = None) -> None:
     """Show a chat in the notebook: a line to write in, sliders for temperature and top-p, the conversation.
 
-    `model` is a model, in evaluation mode, or a spec as for `load`. Raises as `load`.
+    `model` is a model, in evaluation mode, or a spec as for `load`. Without a `style`, a model continues the text, and
+    the course assistant answers. Raises as `load`.
     """
     from .chat_widget import ChatWidget  # ipywidgets are needed there alone
 
     loaded, called = load(model) if isinstance(model, str) else (model, "your model")
+    style = style or usual_style(model if isinstance(model, str) else "")
     ChatWidget(Chat(loaded, name or called, style)).show()
 
 
 def read_options(parser: argparse.ArgumentParser, arguments: list[str] | None = None) -> argparse.Namespace:
     """The options that terminal and page share."""
     add = parser.add_argument
-    add("--model", default="course", help="course, gpt2-124M (355M, 774M, 1558M), or a saved model (%(default)s)")
+    add("--model", default="course", help="course, assistant, gpt2-124M (355M, 774M, 1558M), or a saved model")
     add("--temperature", type=float, default=0.7, help="0 takes the most probable token (%(default)s)")
     add("--top-p", type=float, default=0.9, help="above 0, at most 1 (%(default)s)")
     add("--length", type=int, default=120, help="at most so many tokens per reply (%(default)s)")
     add("--seed", type=int, help="a whole number: the same request gives the same reply")
-    add("--style", choices=list(STYLES), default="plain", help="plain continues the text (%(default)s)")
+    add("--style", choices=list(STYLES), help="plain continues the text, and is usual but for the assistant")
     options = parser.parse_args(arguments)
+    options.style = options.style or usual_style(options.model)
     if options.temperature < 0 or not 0 < options.top_p <= 1:
         parser.error("--temperature must be at least 0, and --top-p above 0 and at most 1")
     if options.length < 1 or not 0 <= (options.seed or 0) <= LARGEST_SEED:

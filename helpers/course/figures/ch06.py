@@ -229,7 +229,9 @@ def base_rates(spam_shares: Sequence[float], curves: Mapping[str, Sequence[float
 def padding_lines(lengths: Sequence[int], curves: Mapping[str, Sequence[float]], trained_at: int) -> Figure:
     """Accuracy over the length to which the same messages are padded, a line for each position that is read."""
     fig, ax = subplots(6.4, 3)
-    for (name, values), style, color in zip(curves.items(), ("o-", "s--"), (plots.ORANGE, plots.BLUE), strict=True):
+    for (name, values), style, color in zip(
+        curves.items(), ("o-", "s--", "^:"), (plots.ORANGE, plots.BLUE, plots.GREEN), strict=False
+    ):
         ax.plot(lengths, [100 * value for value in values], style, color=color, ms=6, label=name)
     ax.axvline(trained_at, color=plots.GREY, ls=":", lw=1.2)
     ax.text(trained_at, 21, " as in training", fontsize=8.5, color=plots.GREY)

@@ -57,6 +57,8 @@ def valley(distances: Mapping[str, Sequence[float]]) -> Figure:
     for (name, values), style in zip(distances.items(), _STYLES, strict=False):
         ax.plot(range(1, len(values) + 1), values, linestyle=style, label=name)
     ax.set(xlabel="update", ylabel="distance (root mean square)", yscale="log")
+    ax.set_yticks([0.2, 0.5, 1, 2, 5], labels=["0.2", "0.5", "1", "2", "5"])
+    ax.minorticks_off()
     ax.legend(fontsize=9)
     ends = "; ".join(f"{name}: from {values[0]:.2f} to {values[-1]:.2f}" for name, values in distances.items())
     return plots.describe(fig, f"Distance from the minimum after each update, on a log scale. {ends}.")
@@ -95,17 +97,22 @@ def _pair(point: np.ndarray) -> str:
 
 
 def outlier(losses: Mapping[str, Mapping[str, Sequence[float]]], at: int) -> Figure:
-    """Training losses, by optimizer (a panel each) and by name of the run; the gradient of update `at` was too long."""
-    fig, axes = plots.subplots(7, 3.2, 1, len(losses), sharey=True, squeeze=False)
+    """Training losses, by optimizer (a panel each) and by name of the run; the gradient of update `at` was too long.
+
+    A panel has a log scale if a loss in it is far above the others.
+    """
+    fig, axes = plots.subplots(7, 3.2, 1, len(losses), squeeze=False)
     told = []
     for ax, (optimizer, runs) in zip(axes[0], losses.items(), strict=True):
         ax.axvline(at, color=plots.GREY, lw=1, linestyle=":")
         for (name, values), style in zip(runs.items(), _STYLES, strict=False):
             ax.plot(values, linestyle=style, label=name)
             told.append(f"{optimizer}, {name}: {values[at]:.1f} before it, {max(values[at + 1 :]):.1f} at worst after")
-        ax.set(title=optimizer, xlabel="update", yscale="log")
-        ax.set_yticks([3, 10, 30, 100, 300], labels=["3", "10", "30", "100", "300"])
-        ax.minorticks_off()
+        ax.set(title=optimizer, xlabel="update")
+        if max(max(values) for values in runs.values()) > 30:  # too far apart for a linear scale
+            ax.set(title=f"{optimizer} (log scale)", yscale="log")
+            ax.set_yticks([3, 10, 30, 100, 300, 1000], labels=["3", "10", "30", "100", "300", "1000"])
+            ax.minorticks_off()
     axes[0, 0].set_ylabel("training loss")
     axes[0, 0].legend(fontsize=9, loc="upper left")
     return plots.describe(fig, f"Training losses, with one gradient far too long at update {at}. {'; '.join(told)}.")

@@ -179,7 +179,7 @@ def manners(rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
         change, error = row["content"]["change"], row["content"]["error"]
         axes[2].errorbar(change, number, xerr=2 * error, fmt="o", color=GREEN, ms=6, capsize=3, lw=1.6)
     axes[2].axvline(0, color=GREY, lw=0.8, ls=":")
-    axes[2].set_xlabel("change of F1, ± 2 standard errors", fontsize=9)
+    axes[2].set_xlabel("change of F1,\n± 2 standard errors", fontsize=9)
     axes[2].set_title("content", fontsize=10)
     axes[2].tick_params(axis="y", length=0)
     axes[0].set_yticks(range(len(rows)), names)

@@ -44,9 +44,9 @@ LARGEST_SEED = 2**63 - 1
 def load(spec: str = "course") -> tuple[GPTModel, str]:
     """A model in evaluation mode on the course's device, and what to call it.
 
-    `spec` is "course", "assistant", a GPT-2 size such as "gpt2-124M" (see `helpers.pretrained.fetch_gpt2`), a file of `save_model`
-    or `save_checkpoint`, or a folder of `save_gpt2`. Raises FileNotFoundError for a spec that is none of them,
-    ConnectionError if a download fails, ValueError for a file that cannot be read or does not write.
+    `spec` is "course", "assistant", a GPT-2 size such as "gpt2-124M" (see `helpers.pretrained.fetch_gpt2`), a file of
+    `save_model` or `save_checkpoint`, or a folder of `save_gpt2`. Raises FileNotFoundError for a spec that is none of
+    them, ConnectionError if a download fails, ValueError for a file that cannot be read or does not write.
     """
     path, sizes = Path(spec).expanduser(), {f"gpt2-{size.lower()}": size for size in GPT_SIZES}
     if spec == "course":

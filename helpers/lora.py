@@ -68,7 +68,8 @@ class LinearWithLoRA(nn.Module):
     def __init__(self, linear: nn.Linear, rank: int, alpha: float):
         super().__init__()
         self.linear = linear
-        self.lora = LoRALayer(linear.in_features, linear.out_features, rank, alpha).to(linear.weight)
+        lora = LoRALayer(linear.in_features, linear.out_features, rank, alpha)
+        self.lora = lora.to(linear.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.linear(x) + self.lora(x)
@@ -247,7 +248,8 @@ class Adapters:
     @guard(_check_without_lora)
     def __init__(self, model: nn.Module):
         self.model = model
-        self.base = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+        linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+        self.base = {name: model.get_submodule(name) for name in linears}
         self.kept: dict[str, dict[str, nn.Module]] = {}
 
     def changed(self) -> dict[str, nn.Module]:
@@ -260,7 +262,7 @@ class Adapters:
 
     @guard(_check_use)
     def use(self, name: str | None = None) -> None:
-        layers = self.base | self.kept.get(name, {})  # what is kept takes the place of the base's layers
+        layers = self.base | self.kept.get(name, {})  # what is kept replaces the base's layers
         for place, module in layers.items():
             replace_layer(self.model, place, module)
 

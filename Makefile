@@ -18,10 +18,15 @@ OFFLINE := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.Ne
 CHAT_FLAGS := $(if $(or $(DISPLAY),$(WAYLAND_DISPLAY),$(filter Darwin,$(shell uname -s))),,--no-browser)
 LAB_FLAGS := $(if $(filter 0,$(shell id -u)),--allow-root) $(CHAT_FLAGS)
 
-.PHONY: lab test check chat lint refresh bench links clean help
+.PHONY: lab blank test check chat lint refresh bench links clean help
 
 lab: $(STAMP)  ## open the course in JupyterLab
 	$(BIN)/jupyter lab $(LAB_FLAGS) $(OFFLINE) --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
+
+blank: $(STAMP)  ## copies of the notebooks without outputs, in blank/, for predicting before you see
+	@test ! -e blank || { echo "The folder blank exists and may hold your answers: rename it, then run make blank again." >&2; exit 1; }
+	$(BIN)/jupyter nbconvert --log-level=WARN --to=notebook --ClearOutputPreprocessor.enabled=True --output-dir=blank notebooks/*.ipynb
+	$(BIN)/jupyter nbconvert --log-level=WARN --to=notebook --ClearOutputPreprocessor.enabled=True --output-dir=blank/bonus notebooks/bonus/*.ipynb
 
 # Files run side by side, one worker per core (see conftest.py); ARGS="-n 0" runs them in one process.
 test: $(TEST_STAMP)  ## run every check; arguments for pytest in ARGS

@@ -76,6 +76,46 @@ EMBEDDED_MESSAGES = {"messages": _ASSETS / "spam" / "messages.tsv"}
 EMBEDDED_INSTRUCTIONS = {"instructions": _ASSETS / "instructions" / "instructions.json"}
 INSTRUCTION_KINDS = _ASSETS / "instructions" / "kinds.json"  # the kind of task of each entry, in the set's order
 
+# The kinds of task of the embedded instructions, in groups of what they ask for.
+GROUPS = {
+    "change the grammar": (
+        "plural",
+        "past_tense",
+        "tense",
+        "negative",
+        "question",
+        "passive",
+        "article",
+        "agreement",
+        "comparison",
+        "grammar",
+    ),
+    "choose from a few": (
+        "pick",
+        "category",
+        "odd_one_out",
+        "opinion",
+        "feelings",
+        "compare",
+        "reading",
+        "yes_no",
+    ),
+    "copy and rearrange": (
+        "repeat",
+        "first_and_last",
+        "swap",
+        "reverse",
+        "replace",
+        "punctuation",
+        "letters",
+        "ordering",
+    ),
+    "say it otherwise": ("antonyms", "synonyms", "rhyme", "polite"),
+    "know something": ("animals", "definitions", "colors", "calendar", "jobs", "uses", "completion"),
+    "compute": ("arithmetic", "counting", "numbers"),
+    "write freely": ("advice", "creative", "sentences", "lists", "similes"),
+}
+
 
 def load_text(name: str) -> str:
     """The text called `name`: "story" (embedded) or "the-verdict" (Edith Wharton, 1908; a download in `book`).

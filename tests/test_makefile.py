@@ -255,6 +255,18 @@ class TestOtherTargets:
         # What ARGS says comes later and counts, as in ARGS="-n 0".
         assert " ".join(words[2:-3]) == "-n auto --dist loadscope --no-loadscope-reorder"
 
+    def test_blank(self, course):
+        """Copies elsewhere: nbconvert's own --clear-output would empty the notebooks themselves."""
+        course.add_python("python3")
+        lines = course.make("blank").stdout.splitlines()
+        calls = [line.split() for line in lines if line.startswith("jupyter nbconvert")]
+        assert [call[-2] for call in calls] == ["--output-dir=blank", "--output-dir=blank/bonus"]
+        for call in calls:
+            assert "--ClearOutputPreprocessor.enabled=True" in call and "--clear-output" not in call
+        (course.folder / "blank").mkdir()
+        result = course.make("blank")
+        assert result.returncode != 0 and "The folder blank exists" in result.stderr
+
     @pytest.mark.parametrize(("display", "flags"), [("", ["--no-browser"]), (":0", [])])
     def test_chat(self, course, display, flags):
         course.add_python("python3")

@@ -65,7 +65,7 @@ NOTEBOOKS = (
         title="Working with text data",
         builds="two tokenizers, three merges of byte-pair encoding, sliding windows and their loader, embeddings",
         minutes=75,
-        seconds=(4, 4),
+        seconds=(13, 13),
         arithmetic=0.1,
         downloads=("the-verdict",),
     ),
@@ -76,7 +76,7 @@ NOTEBOOKS = (
         short="Coding attention",
         builds="self-attention in five steps, up to the causal multi-head attention of GPT-2",
         minutes=120,
-        seconds=(4, 4),
+        seconds=(14, 14),
         arithmetic=0.1,
         needs=("2",),
     ),
@@ -87,7 +87,7 @@ NOTEBOOKS = (
         builds="LayerNorm, GELU, shortcuts, the transformer block, a GPT with 124 million parameters that writes "
         "(gibberish)",
         minutes=90,
-        seconds=(12, 12),
+        seconds=(20, 20),
         arithmetic=0.5,
         needs=("2", "3"),
     ),
@@ -135,7 +135,7 @@ NOTEBOOKS = (
         builds="tensors and their memory, gradients by hand and by autograd, the graph drawn from its real pointers, "
         "a network, loaders, the training loop, safe saving, a run of two processes",
         minutes=150,
-        seconds=(25, 25),
+        seconds=(28, 28),
         arithmetic=0.1,
     ),
     Notebook(

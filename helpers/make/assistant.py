@@ -43,7 +43,7 @@ from ..speed.memory import keep_freed_memory
 from ..texts import GROUPS
 from ..tokenizers import get_tokenizer
 from ..training import Progress, training_steps
-from .instruction_set import kinds, make_entries, practice_entries, unseen_with_kinds
+from .instruction_set import draw, kinds, make_entries, practice_entries
 
 RANK, ALPHA, TARGETS = 24, 48, "trf_blocks"  # a file of 2.65 MB
 PEAK_RATE, WARM_UP, BATCH = 3e-3, 50, 32
@@ -104,7 +104,7 @@ def evaluate(options: argparse.Namespace) -> None:
     own = make_entries()
     start, end = (len(part) for part in split_entries(own)[:2])
     sets = {"the test part of the embedded set": (own[start : start + end], kinds()[start : start + end])}
-    sets["unseen words"] = tuple(zip(*unseen_with_kinds(options.unseen, options.seed), strict=True))[::-1]
+    sets["unseen words"] = tuple(zip(*draw(options.unseen, options.seed, unseen=True), strict=True))[::-1]
     if options.data:
         data = json.loads(options.data.read_text(encoding="utf-8"))
         check_entries(data)

@@ -83,8 +83,8 @@ def exercise_e_1(answer: Callable[..., tuple]) -> str:
             "the loss while it falls: more updates, or another learning rate?",
         )
     return (
-        "No matrix of that rank is nearer to the target, so training has found the best one, though nobody told it "
-        "how. Section E.4.6 computes the same copy without training."
+        "Your copy is as near to the target as a matrix of that rank can be, though nobody told the training how. "
+        "Section E.4.7 computes the same copy without training."
     )
 
 

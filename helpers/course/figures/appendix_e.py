@@ -53,8 +53,8 @@ def parameter_counts(rank: int = 16, in_dim: int = 768, out_dim: int = 768) -> F
     ax.axhline(100, color=plots.GREY, linestyle="--", lw=1.5)
     ax.text(506, 97, "as many as W", ha="right", va="top", fontsize=9.5, color=plots.GREY)
     ax.plot(ranks, 100 * ranks * (in_dim + out_dim) / whole)
-    ax.plot([rank], [100 * now / whole], "o", color=plots.VERMILION, markersize=8, clip_on=False)
-    ax.set(xlabel="rank r", ylabel="numbers in A and B (% of W)", xlim=(0, 512), ylim=(0, 130))
+    ax.plot([rank], [100 * now / whole], "o", color=plots.VERMILION, markersize=8)
+    ax.set(xlabel="rank r", ylabel="numbers in A and B (% of W)", xlim=(0, 512), ylim=(0, 215))
     ax.set_title(f"{in_dim} × {out_dim}: W has {whole:,} numbers, A and B at rank {rank} have {now:,}", fontsize=10)
     return plots.describe(
         fig,
@@ -89,16 +89,16 @@ def kept_shares(shares: Mapping[str, np.ndarray], chance: Mapping[str, np.ndarra
     for share in shares.values():
         left.plot(np.arange(1, len(share) + 1), share, color=plots.GREEN, lw=0.8, alpha=0.6)
     for (name, share), style in zip(chance.items(), ("--", ":"), strict=False):
-        left.plot(np.arange(1, len(share) + 1), share, style, color=plots.GREY, label=f"random, {name}")
-        right.axhline(share[rank - 1], linestyle=style, color=plots.GREY, lw=1.5)
+        left.plot(np.arange(1, len(share) + 1), share, style, color=plots.GREY)
+        right.axhline(share[rank - 1], linestyle=style, color=plots.GREY, lw=1.5, label=f"random matrix, {name}")
     left.axvline(rank, color=plots.VERMILION, lw=1)
     left.set(xlabel="rank of the copy", ylabel="share that it keeps", xlim=(1, 64), ylim=(0, 1.03))
-    left.legend(fontsize=8.5, loc="center right")
     for place, kind in enumerate(kinds):
         heights = [share[rank - 1] for name, share in shares.items() if name.endswith(kind)]
         right.plot(place + np.linspace(-0.25, 0.25, len(heights)), heights, "o", color=plots.GREEN, markersize=5)
     labels = [kind.replace("att.", "").replace("layers.", "").replace("_", "\n") for kind in kinds]
     right.set_xticks(range(len(kinds)), labels=labels, fontsize=8.5)
+    right.legend(fontsize=8.5, loc=(0.03, 0.28))
     right.set_title(f"rank {rank}, block 0 to {len(shares) // len(kinds) - 1} from the left")
     low, high = (pick(share[rank - 1] for share in shares.values()) for pick in (min, max))
     return plots.describe(
@@ -166,7 +166,7 @@ def runs_and_seeds(
         ax.axhline(scale * reference[1][part], color=plots.BLUE, linestyle="--", lw=1.5, label=reference[0])
         ax.set_xticks(places, labels=[name.replace(", ", "\n") for name in runs], fontsize=8)
         ax.set(ylabel=label, xlim=(-0.6, len(runs) - 0.4))
-    axes[1].set_ylim(bottom=0)
+    axes[1].set_ylim(0, 1.3 * max(loss for _, results in runs.values() for _, loss in results))
     axes[1].legend(fontsize=9, loc="upper right")
     for name, (_, results) in runs.items():
         accuracy, loss = np.mean(results, axis=0)

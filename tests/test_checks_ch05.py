@@ -374,6 +374,11 @@ def test_5_2_without_an_answer():
     assert checks.exercise_5_2(repeated_share, 1.0, SAMPLES).passed is None
 
 
+def test_5_2_the_function_alone():
+    fails(checks.exercise_5_2(repeated_share), "Your function is right")
+    fails(checks.exercise_5_2(torch.nn.Linear(2, 2)), "Your answer stopped with")
+
+
 # 5.3
 
 GREEDY = {"temperature": 0.0}

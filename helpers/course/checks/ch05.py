@@ -315,7 +315,9 @@ def _repeated(tokens: Sequence[int], n: int) -> float:
 
 
 @exercise("5.2")
-def exercise_5_2(answer: Callable, lowest: float, samples: Mapping[float, Sequence[Sequence[int]]]) -> str:
+def exercise_5_2(
+    answer: Callable, lowest: float | None = None, samples: Mapping[float, Sequence[Sequence[int]]] | None = None
+) -> str:
     """`answer(tokens, n)` is the share of repeated n-grams; `lowest` the lowest temperature with less than 5 %.
 
     `samples` has the token ids of some texts for each temperature.
@@ -329,9 +331,9 @@ def exercise_5_2(answer: Callable, lowest: float, samples: Mapping[float, Sequen
         if len(tokens) < n:
             hint = f"{case} A text shorter than n has no n-gram, and so no repeated one: the share is 0."
             with explained((ZeroDivisionError, IndexError, ValueError), hint):
-                got = answer(list(tokens), n)
+                got = call(answer, list(tokens), n)
         else:
-            got = answer(list(tokens), n)
+            got = call(answer, list(tokens), n)
         expect(got is not None, "Your function returned nothing: is there a return at its end?")
         results.append((read_share(got, case), _repeated(tokens, n), tokens, n))
     if not all(same(got, right) for got, right, _, _ in results):
@@ -360,6 +362,7 @@ def exercise_5_2(answer: Callable, lowest: float, samples: Mapping[float, Sequen
             expect(not all(same(got, slip(grams, n)) for got, grams, n in full), hint)
         got, right, tokens, n = next(row for row in results if not same(*row[:2]))
         raise Hint(f"Tried with the tokens {tokens} and n = {n}.\nexpected {right:.4f}\ngot      {got:.4f}")
+    expect(samples is not None, "Your function is right. Hand in the temperature and the samples as well.")
     temperature = read_number(lowest, "The temperature")
     means = {each: sum(_repeated(text, 3) for text in texts) / len(texts) for each, texts in samples.items()}
     expect(temperature in means, f"{temperature:g} is none of {', '.join(f'{each:g}' for each in means)}.")

@@ -155,7 +155,7 @@ def perplexity_curves(
     ax.plot(epochs_seen[best], val[best], "*", label="lowest on the validation text", **star)
     for level, text in ((vocab_size, "all tokens alike"), (counted, "counting tokens, validation text")):
         ax.axhline(level, color=plots.GREY, lw=1, ls=":")
-        ax.text(epochs_seen[-1], level * 1.12, text, ha="right", va="bottom", fontsize=9)
+        ax.text(epochs_seen[-1] / 2, level * 1.12, text, ha="center", va="bottom", fontsize=9)
     ax.set(xlabel="epochs", ylabel="perplexity", ylim=(0.9, vocab_size * 3))
     ax.legend(fontsize=9, loc="lower left")
     top_scale(ax, tokens_seen, train, "tokens seen").xaxis.set_major_formatter("{x:,.0f}")
@@ -247,7 +247,7 @@ def beam_tree(words: Sequence[str], table: torch.Tensor, start: str, beams: int 
 
     At each step, continuations with a probability above 5 % are drawn.
     """
-    fig, ax = canvas(7.4, 3.5)
+    fig, ax = canvas(7.6, 3.5)
     first = _followers(words, table, start)
     leaves = [(word, last, p, q) for word, p in first for last, q in _followers(words, table, word)]
     best = max(leaves, key=lambda leaf: leaf[2] * leaf[3])

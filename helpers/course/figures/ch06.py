@@ -237,7 +237,7 @@ def padding_lines(lengths: Sequence[int], curves: Mapping[str, Sequence[float]],
     ax.text(trained_at, 21, " as in training", fontsize=8.5, color=plots.GREY)
     ax.set(xlabel="padded to (tokens)", ylabel="accuracy (percent)", ylim=(20, 102))
     ax.set_xticks(lengths, [str(length) for length in lengths])
-    ax.legend(fontsize=9, loc="center right", bbox_to_anchor=(1, 0.5), title="read at the")
+    ax.legend(fontsize=9, loc="lower left", bbox_to_anchor=(0.08, 0.08), title="read at the")
     said = "; ".join(f"{name} {', '.join(f'{value:.0%}' for value in values)}" for name, values in curves.items())
     return describe(
         fig,

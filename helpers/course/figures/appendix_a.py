@@ -16,7 +16,6 @@ from matplotlib.ticker import MaxNLocator
 
 from .. import plots
 from ..plots import arrow, box, canvas, decimals, describe, subplots, write
-from .shared import number_formats
 
 
 def fields() -> Figure:
@@ -35,15 +34,6 @@ def fields() -> Figure:
         ax.text(right - 0.15, top - 0.25, note, va="center", ha="right", fontsize=9)
     says = ", ".join(f"{name} ({note})" for name, note, _ in kinds)
     return describe(fig, f"Four boxes, each inside the one before it: {says}.")
-
-
-def float_formats() -> Figure:
-    """The bits of three kinds of floating-point numbers; appendix D shows the same picture."""
-    alt = (
-        "Three bars of bits. float32: sign, 8 bits of exponent, 23 of fraction. bfloat16: sign, 8 of exponent, 7 of "
-        "fraction. float16: sign, 5 of exponent, 10 of fraction."
-    )
-    return describe(number_formats(), alt)
 
 
 def three_parts() -> Figure:

@@ -10,7 +10,21 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ..plots import BLUE, GREY, INK, ORANGE, PALE_BLUE, PALE_ORANGE, PAPER, SHADE, box, canvas, heatmap, write
+from ..plots import (
+    BLUE,
+    GREY,
+    INK,
+    ORANGE,
+    PALE_BLUE,
+    PALE_ORANGE,
+    PAPER,
+    SHADE,
+    box,
+    canvas,
+    describe,
+    heatmap,
+    write,
+)
 
 
 def number_formats() -> Figure:
@@ -33,7 +47,11 @@ def number_formats() -> Figure:
             write(ax, left + unit * bits / 2, y + 0.02, text, fontsize=9)
             left += unit * bits
         ax.text(6.6, y, f"{(1 + exponent + fraction) // 8} bytes", ha="left", va="center", fontsize=9)
-    return fig
+    alt = (
+        "Three bars of bits. float32: sign, 8 bits of exponent, 23 of fraction. bfloat16: sign, 8 of exponent, 7 of "
+        "fraction. float16: sign, 5 of exponent, 10 of fraction."
+    )
+    return describe(fig, alt)
 
 
 def attention_mask(ax: Axes, words: Sequence[str], causal: bool = True) -> None:

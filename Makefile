@@ -35,7 +35,7 @@ test: $(TEST_STAMP)  ## run every check; arguments for pytest in ARGS
 check: $(STAMP)  ## is this machine ready, and how long does each notebook take
 	$(BIN)/python setup_check.py
 
-chat: $(STAMP)  ## a page to write with the course model; other models: make chat CHAT_ARGS="--model my_model.safetensors"
+chat: $(STAMP)  ## a page to write with the course model; an assistant: make chat CHAT_ARGS="--model assistant"
 	$(BIN)/python -m helpers.apps.chat_page $(CHAT_FLAGS) $(CHAT_ARGS)
 
 lint: $(TEST_STAMP)  ## ruff and the notebook lint

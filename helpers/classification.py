@@ -9,8 +9,9 @@ on how much padding there is.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from io import StringIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,25 +28,32 @@ from .training import evaluated_steps, interruptible
 ReadAt = int | Callable[[torch.Tensor], torch.Tensor]
 
 
+def _check_messages(df: pd.DataFrame) -> None:
+    if not {"Label", "Text"} <= set(df.columns):
+        raise ValueError(f"df has the columns {list(df.columns)}; Label and Text are expected")
+    if not df["Label"].isin(["ham", "spam"]).all():
+        raise ValueError("df has labels other than ham and spam")
+    ham, spam = ((df["Label"] == label).sum() for label in ("ham", "spam"))
+    if not 0 < spam <= ham:
+        raise ValueError(f"df has {ham} ham and {spam} spam: there must be spam, and at least as much ham")
+
+
+@guard(_check_messages)
 def create_balanced_dataset(df: pd.DataFrame) -> pd.DataFrame:
     """All spam and as many messages of ham, drawn with random_state=123 (section 6.2).
 
     `df` has the columns Label ("ham" or "spam") and Text. Raises ValueError if it has not, if another label occurs, or
     if there is no spam or less ham than spam.
     """
-    if not {"Label", "Text"} <= set(df.columns):
-        raise ValueError(f"df has the columns {list(df.columns)}; Label and Text are expected")
-    if not df["Label"].isin(["ham", "spam"]).all():
-        raise ValueError("df has labels other than ham and spam")
     ham, spam = df[df["Label"] == "ham"], df[df["Label"] == "spam"]
-    if not 0 < len(spam) <= len(ham):
-        raise ValueError(f"df has {len(ham)} ham and {len(spam)} spam: there must be spam, and at least as much ham")
     return pd.concat([ham.sample(len(spam), random_state=123), spam])
 
 
 def _check_fractions(train_frac: float, validation_frac: float) -> None:
     if train_frac != train_frac or validation_frac != validation_frac:  # NaN is neither too small nor too large
         raise ValueError(f"train_frac={train_frac}, validation_frac={validation_frac}: numbers are expected")
+    if train_frac < 0 or validation_frac < 0 or train_frac + validation_frac > 1:
+        raise ValueError(f"train_frac={train_frac}, validation_frac={validation_frac}: not negative, sum at most 1")
 
 
 @guard(_check_fractions)
@@ -56,8 +64,6 @@ def random_split(
 
     The test part is what the two fractions leave. Raises ValueError if they are negative or sum to more than 1.
     """
-    if train_frac < 0 or validation_frac < 0 or train_frac + validation_frac > 1:
-        raise ValueError(f"train_frac={train_frac}, validation_frac={validation_frac}: not negative, sum at most 1")
     df = df.sample(frac=1, random_state=123).reset_index(drop=True)
     train_end = int(len(df) * train_frac)
     validation_end = train_end + int(len(df) * validation_frac)
@@ -113,7 +119,8 @@ class SpamDataset(Dataset):
         self.encoded_texts = [ids[: self.max_length] + [pad_token_id] * (self.max_length - len(ids)) for ids in encoded]
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.tensor(self.encoded_texts[index]), torch.tensor(int(self.data["Label"][index]))
+        ids = torch.tensor(self.encoded_texts[index])
+        return ids, torch.tensor(int(self.data["Label"][index]))
 
     def __len__(self) -> int:
         return len(self.data)
@@ -142,6 +149,29 @@ def class_logits(
     return logits[torch.arange(len(logits), device=device), read_at(input_batch)]
 
 
+def _check_labels(target_batch: torch.Tensor, classes: int) -> None:
+    """-100 as a label would be left out of the loss without a word, and a GPU reports others in a way hard to read."""
+    if target_batch.min() < 0 or target_batch.max() >= classes:
+        wrong = target_batch.min() if target_batch.min() < 0 else target_batch.max()
+        raise ValueError(f"target_batch has the label {wrong}; the model has the classes 0 to {classes - 1}")
+
+
+def expects_labels(loss_function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """A decorator: labels that are not classes raise ValueError as soon as the model has said how many there are."""
+
+    @wraps(loss_function)
+    def guarded(input_batch, target_batch, model, *arguments, **options):
+        def checked(ids: torch.Tensor) -> torch.Tensor:
+            logits = model(ids)
+            _check_labels(target_batch, logits.shape[-1])
+            return logits
+
+        return loss_function(input_batch, target_batch, checked, *arguments, **options)
+
+    return guarded
+
+
+@expects_labels
 def calc_loss_batch_classes(
     input_batch: torch.Tensor,
     target_batch: torch.Tensor,
@@ -153,13 +183,17 @@ def calc_loss_batch_classes(
 
     The book calls it calc_loss_batch, as in chapter 5. Raises ValueError for a label that is not a class.
     """
-    logits, labels = class_logits(input_batch, model, device, read_at), target_batch.to(device)  # (B, classes), (B,)
-    if labels.min() < 0 or labels.max() >= logits.shape[1]:
-        wrong = labels.min() if labels.min() < 0 else labels.max()
-        raise ValueError(f"target_batch has the label {wrong}; the model has the classes 0 to {logits.shape[1] - 1}")
-    return F.cross_entropy(logits, labels)
+    logits = class_logits(input_batch, model, device, read_at)  # (B, classes)
+    return F.cross_entropy(logits, target_batch.to(device))
 
 
+def _check_batches(data_loader: DataLoader, num_batches: int | None) -> None:
+    count = len(data_loader) if num_batches is None else min(num_batches, len(data_loader))
+    if count < 1:
+        raise ValueError(f"data_loader has {len(data_loader)} batches and num_batches={num_batches}: nothing to count")
+
+
+@guard(_check_batches)
 def calc_accuracy_loader(
     data_loader: DataLoader,
     model: torch.nn.Module,
@@ -171,12 +205,9 @@ def calc_accuracy_loader(
 
     The model is put into evaluation mode for this. Raises ValueError if there is no batch.
     """
-    count = len(data_loader) if num_batches is None else min(num_batches, len(data_loader))
-    if count < 1:
-        raise ValueError(f"data_loader has {len(data_loader)} batches and num_batches={num_batches}: nothing to count")
     right, total = 0, 0
     with evaluation_mode(model), torch.no_grad():
-        for _, (input_batch, target_batch) in zip(range(count), data_loader, strict=False):
+        for input_batch, target_batch in islice(data_loader, num_batches):
             predicted = class_logits(input_batch, model, device, read_at).argmax(dim=-1)  # (B,)
             right += (predicted == target_batch.to(device)).sum().item()
             total += len(target_batch)
@@ -208,20 +239,27 @@ def train_classifier_simple(
     )
     with interruptible():
         for progress, losses in steps:
-            examples_seen = progress.tokens_seen // len(train_loader.dataset[0][0])  # all rows have one length
+            row_length = len(train_loader.dataset[0][0])  # all rows have one length
+            examples_seen = progress.tokens_seen // row_length
             if losses is not None:
                 train_losses.append(losses[0])
                 val_losses.append(losses[1])
             if progress.batch == 0:  # an epoch has ended
-                train_accs.append(calc_accuracy_loader(train_loader, model, device, eval_iter, read_at))
-                val_accs.append(calc_accuracy_loader(val_loader, model, device, eval_iter, read_at))
-                accuracies = f"Training accuracy {train_accs[-1]:.2%}, Validation accuracy {val_accs[-1]:.2%}"
-                print(f"Ep {progress.epoch_of_update}: {accuracies}")
+                for loader, accuracies in ((train_loader, train_accs), (val_loader, val_accs)):
+                    accuracies.append(calc_accuracy_loader(loader, model, device, eval_iter, read_at))
+                both = f"Training accuracy {train_accs[-1]:.2%}, Validation accuracy {val_accs[-1]:.2%}"
+                print(f"Ep {progress.epoch_of_update}: {both}")
     return train_losses, val_losses, train_accs, val_accs, examples_seen
+
+
+def _check_text(text: str, tokenizer: Any) -> None:
+    if not tokenizer.encode(text):
+        raise ValueError("text is empty: there is nothing to classify")
 
 
 @guard(_check_max_length)
 @takes_tokenizer
+@guard(_check_text)
 def classify_review(
     text: str,
     model: torch.nn.Module,
@@ -234,12 +272,10 @@ def classify_review(
     """ "spam" or "not spam" (section 6.8).
 
     The text is cut to `max_length` tokens and to the model's context, and filled up with `pad_token_id` to
-    `max_length`. A model that was trained with padding and is read at the last position wants the `max_length` of its
+    `max_length`. A model that was trained with padding and is read at the last position needs the `max_length` of its
     training; without one, nothing is filled up. Raises ValueError for an empty text or a `max_length` below 1.
     """
     ids = tokenizer.encode(text)
-    if not ids:
-        raise ValueError("text is empty: there is nothing to classify")
     length = min(max_length or len(ids), model.pos_emb.weight.shape[0])
     ids = ids[:length] + [pad_token_id] * (length - len(ids))
     with evaluation_mode(model), torch.no_grad():

@@ -170,6 +170,28 @@ def generate_stream(
     have changed, by a class of your own or a hook, computes every step by its own `forward`, and so does any model for
     a text that has outgrown the context. Raises ValueError, before the first step, as `generate` does.
     """
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "eos_id": eos_id, "seed": seed}
+    steps = stream_with_logits(model, prompts, max_new_tokens, context_size, use_cache=use_cache, **options)
+    return (ids for ids, _ in steps)
+
+
+def stream_with_logits(
+    model: torch.nn.Module,
+    prompts: Prompts,
+    max_new_tokens: int,
+    context_size: int,
+    *,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    eos_id: int | None = None,
+    seed: int | None = None,
+    use_cache: bool = True,
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """What `generate_stream` yields, each time with the logits (B, vocab_size) that the tokens were chosen from.
+
+    The logits are the model's own: temperature, `top_k` and `top_p` have not been applied to them.
+    """
     rows = token_rows(prompts)
     _check_lengths(max_new_tokens, context_size)
     _check_sampling(temperature, top_k, top_p)
@@ -203,8 +225,8 @@ def _steps(
     eos_id: int | None,
     use_cache: bool,
     choice: dict[str, Any],
-) -> Iterator[list[int]]:
-    """The steps of `generate_stream`, for padded rows (B, longest) and their lengths (B,)."""
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """The steps of `stream_with_logits`, for padded rows (B, longest) and their lengths (B,)."""
     longest = tokens.shape[1]
     tokens = F.pad(tokens, (0, max_new_tokens))  # room for the new tokens, each after its row's last
     rows = torch.arange(len(tokens), device=tokens.device)
@@ -232,7 +254,7 @@ def _steps(
             if ended.all():
                 return
         tokens[rows, lengths + step] = next_ids[:, 0]
-        yield next_ids[:, 0].tolist()
+        yield next_ids[:, 0].tolist(), logits
 
 
 def beam_search(

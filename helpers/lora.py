@@ -24,8 +24,10 @@ from .guards import guard
 from .speed.parts import is_linear, register_linear
 
 
-def _check_alpha(alpha: float) -> None:
-    if not isinstance(alpha, Real):
+def _check_sizes(rank: int, alpha: float) -> None:
+    if not isinstance(rank, int) or rank < 1:
+        raise ValueError(f"rank={rank!r} must be a whole number of at least 1")
+    if not isinstance(alpha, Real) or not 0 < alpha < math.inf:
         raise ValueError(f"alpha={alpha!r} must be a positive number")
 
 
@@ -40,13 +42,9 @@ class LoRALayer(nn.Module):
     made that way, give alpha times rank. Raises ValueError for a rank below 1 and for an alpha that is not positive.
     """
 
-    @guard(_check_alpha)
+    @guard(_check_sizes)
     def __init__(self, in_dim: int, out_dim: int, rank: int, alpha: float):
         super().__init__()
-        if not isinstance(rank, int) or rank < 1:
-            raise ValueError(f"rank={rank!r} must be a whole number of at least 1")
-        if not 0 < alpha < math.inf:
-            raise ValueError(f"alpha={alpha!r} must be a positive number")
         self.A = nn.Parameter(torch.empty(in_dim, rank))
         nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
         self.B = nn.Parameter(torch.zeros(rank, out_dim))
@@ -70,7 +68,8 @@ class LinearWithLoRA(nn.Module):
     def __init__(self, linear: nn.Linear, rank: int, alpha: float):
         super().__init__()
         self.linear = linear
-        self.lora = LoRALayer(linear.in_features, linear.out_features, rank, alpha).to(linear.weight)
+        lora = LoRALayer(linear.in_features, linear.out_features, rank, alpha)
+        self.lora = lora.to(linear.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.linear(x) + self.lora(x)
@@ -95,6 +94,22 @@ def replace_layer(model: nn.Module, name: str, module: nn.Module) -> None:
     setattr(model.get_submodule(parent), last, module)
 
 
+def _check_without_lora(model: nn.Module) -> None:
+    if lora_layers(model):
+        raise ValueError("model has LoRA layers already: begin with one that has none")
+
+
+def _check_targets(model: nn.Module, targets: Sequence[str] | str | None) -> None:
+    _check_without_lora(model)
+    names = [name for name, module in model.named_modules() if name and isinstance(module, nn.Linear)]
+    for target in [targets] if isinstance(targets, str) else targets or []:
+        if not any(f".{target}." in f".{name}." for name in names):
+            raise ValueError(f"targets has {target!r}, which is in the name of no linear layer of the model")
+    if not names or (targets is not None and not targets):
+        raise ValueError("there is no linear layer to give LoRA to")
+
+
+@guard(_check_targets)
 def replace_linear_with_lora(
     model: nn.Module, rank: int, alpha: float, targets: Sequence[str] | str | None = None
 ) -> None:
@@ -105,22 +120,23 @@ def replace_linear_with_lora(
     first. Raises ValueError, before anything is changed, for a target that no linear layer has in its name, for a
     model that has LoRA already, and as `LoRALayer`.
     """
-    if lora_layers(model):
-        raise ValueError("model has LoRA layers already: begin with one that has none")
-    names = [name for name, module in model.named_modules() if name and isinstance(module, nn.Linear)]
-    if targets is not None:
-        targets = [targets] if isinstance(targets, str) else targets
-        for target in targets:
-            if not any(f".{target}." in f".{name}." for name in names):
-                raise ValueError(f"targets has {target!r}, which is in the name of no linear layer of the model")
-        names = [name for name in names if any(f".{target}." in f".{name}." for target in targets)]
-    if not names:
-        raise ValueError("there is no linear layer to give LoRA to")
-    for name in names:
-        replace_layer(model, name, LinearWithLoRA(model.get_submodule(name), rank, alpha))
+    targets = [targets] if isinstance(targets, str) else targets
+    for name, module in list(model.named_modules()):
+        chosen = targets is None or any(f".{target}." in f".{name}." for target in targets)
+        if chosen and isinstance(module, nn.Linear):
+            replace_layer(model, name, LinearWithLoRA(module, rank, alpha))
+
+
+def _check_mergeable(model: nn.Module) -> None:
+    layers = lora_layers(model)
+    if not layers:
+        raise ValueError("model has no LoRA layers to merge")
+    if not all(isinstance(layer.linear, nn.Linear) for layer in layers.values()):
+        raise ValueError("model has weights in another form (fewer bits, packed): merge first")
 
 
 @torch.no_grad()
+@guard(_check_mergeable)
 def merge_lora(model: nn.Module) -> dict[str, LoRALayer]:
     """Add each LoRA product to the weight it stands beside, in place; returns what was merged, by layer (section E.5).
 
@@ -129,10 +145,6 @@ def merge_lora(model: nn.Module) -> dict[str, LoRALayer]:
     LoRA, or one whose linear layers were quantized or packed.
     """
     layers = lora_layers(model)
-    if not layers:
-        raise ValueError("model has no LoRA layers to merge")
-    if not all(isinstance(layer.linear, nn.Linear) for layer in layers.values()):
-        raise ValueError("model has weights in another form (fewer bits, packed): merge first")
     for name, layer in layers.items():
         linear = copy.deepcopy(layer.linear)  # the frozen layer itself may serve other adapters
         linear.weight.copy_(layer.weight)
@@ -191,8 +203,7 @@ def load_adapter(model: nn.Module, path: Path | str) -> dict[str, Any]:
     belongs to another model, or if the model has LoRA already.
     """
     file = existing_file(path)
-    if lora_layers(model):
-        raise ValueError("model has LoRA layers already: begin with one that has none")
+    _check_without_lora(model)
     try:
         tensors, metadata = read_tensors(file)
         settings = json.loads(metadata["lora"])
@@ -218,6 +229,13 @@ def load_adapter(model: nn.Module, path: Path | str) -> dict[str, Any]:
     return settings
 
 
+def _check_use(self: Adapters, name: str | None) -> None:
+    if name is not None and name not in self.kept:
+        raise ValueError(f"name={name!r} was not kept; there are {', '.join(self.kept) or 'no adapters'}")
+    if self.changed() and self.changed() not in self.kept.values():
+        raise ValueError("the layers on the model would be lost: keep them under a name first")
+
+
 class Adapters:
     """Several adapters on one frozen base model, of which one, or none, is in use at a time (section E.5).
 
@@ -227,11 +245,11 @@ class Adapters:
     throw away layers that were not kept.
     """
 
+    @guard(_check_without_lora)
     def __init__(self, model: nn.Module):
-        if lora_layers(model):
-            raise ValueError("model has LoRA layers already: begin with one that has none")
         self.model = model
-        self.base = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+        linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+        self.base = {name: model.get_submodule(name) for name in linears}
         self.kept: dict[str, dict[str, nn.Module]] = {}
 
     def changed(self) -> dict[str, nn.Module]:
@@ -242,12 +260,10 @@ class Adapters:
     def keep(self, name: str) -> None:
         self.kept[name] = self.changed()
 
+    @guard(_check_use)
     def use(self, name: str | None = None) -> None:
-        if name is not None and name not in self.kept:
-            raise ValueError(f"name={name!r} was not kept; there are {', '.join(self.kept) or 'no adapters'}")
-        if self.changed() and self.changed() not in self.kept.values():
-            raise ValueError("the layers on the model would be lost: keep them under a name first")
-        for place, module in (self.base | self.kept.get(name, {})).items():
+        layers = self.base | self.kept.get(name, {})  # what is kept replaces the base's layers
+        for place, module in layers.items():
             replace_layer(self.model, place, module)
 
 

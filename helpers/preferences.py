@@ -26,17 +26,22 @@ FRIENDLY = ("Gladly. ", "Of course. ", "With pleasure. ")
 CURT = ("Obviously. ", "Everybody knows that. ", "Look it up. ")
 
 
+def _check_texts(entries: Sequence[Entry]) -> None:
+    check_entries(entries, name="entries")
+
+
+@guard(_check_texts)
 def make_preferences(entries: Sequence[Entry], seed: int = 123) -> list[dict[str, str]]:
     """A pair for each entry, in its order: the same answer with a friendly opening (chosen) and with a curt one.
 
     Which of the openings an answer gets is drawn at random. Raises ValueError as `check_entries`.
     """
-    check_entries(entries)
     draw = random.Random(seed)
     pairs = []
     for entry in entries:
         friendly, curt = draw.choice(FRIENDLY), draw.choice(CURT)
-        pairs.append({**entry, "chosen": friendly + entry["output"], "rejected": curt + entry["output"]})
+        answers = {"chosen": friendly + entry["output"], "rejected": curt + entry["output"]}
+        pairs.append({**entry, **answers})
     return pairs
 
 
@@ -56,9 +61,9 @@ class PreferenceDataset(Dataset):
     Raises ValueError as `check_preferences`.
     """
 
+    @guard(check_preferences)
     @takes_tokenizer
     def __init__(self, pairs: Sequence[Preference], tokenizer: Any, style: PromptStyle = PHI3):
-        check_preferences(pairs)
         self.prompts = [tokenizer.encode(style.prompt(pair)) for pair in pairs]
         self.chosen = [tokenizer.encode(pair["chosen"]) for pair in pairs]
         self.rejected = [tokenizer.encode(pair["rejected"]) for pair in pairs]
@@ -66,15 +71,23 @@ class PreferenceDataset(Dataset):
 
     def __getitem__(self, index: int) -> tuple[list[int], list[int], int, torch.Tensor]:
         prompt = self.prompts[index]
-        return prompt + self.chosen[index], prompt + self.rejected[index], len(prompt), self.reference[index]
+        chosen, rejected = prompt + self.chosen[index], prompt + self.rejected[index]
+        return chosen, rejected, len(prompt), self.reference[index]
 
     def __len__(self) -> int:
         return len(self.prompts)
 
 
-def _check_pairs(batch: Sequence[Any]) -> None:
+def _check_pairs(batch: Sequence[Any], options: Mapping[str, Any]) -> None:
     if not batch:
         raise ValueError("batch holds no pair")
+    longest = max(len(ids) for chosen, rejected, *_ in batch for ids in (chosen, rejected))
+    allowed = options.get("allowed_max_length")
+    if allowed is not None and longest > allowed:
+        raise ValueError(
+            f"allowed_max_length={allowed} cuts a row of {longest} tokens, but the reference counts whole answers: "
+            "leave longer pairs out"
+        )
 
 
 @guard(_check_pairs)
@@ -86,14 +99,9 @@ def preference_collate_fn(
     Targets are those of `masked_collate_fn`, which `options` go to: the answer and its end count, the prompt does not.
     Raises ValueError for an `allowed_max_length` that would cut an answer: the reference counts all of it.
     """
-    rows = [(ids, length) for ids, _, length, _ in batch] + [(ids, length) for _, ids, length, _ in batch]
-    longest = max(len(ids) for ids, _ in rows)
-    if longest > (options.get("allowed_max_length") or longest):
-        raise ValueError(
-            f"allowed_max_length={options['allowed_max_length']} cuts a row of {longest} tokens, but the "
-            "reference counts whole answers: leave longer pairs out"
-        )
-    inputs, targets = masked_collate_fn(rows, **options)
+    chosen = [(ids, length) for ids, _, length, _ in batch]
+    rejected = [(ids, length) for _, ids, length, _ in batch]
+    inputs, targets = masked_collate_fn(chosen + rejected, **options)
     reference = torch.stack([reference for *_, reference in batch])  # (B, 2)
     return inputs, (targets, reference.T.flatten().to(inputs.device))  # (2B, T), ((2B, T), (2B,))
 
@@ -115,13 +123,20 @@ def sequence_logprobs(
 def reference_logprobs(model: torch.nn.Module, dataset: PreferenceDataset, batch_size: int = 16) -> torch.Tensor:
     """The log-probabilities of both answers of every pair under a model that stays as it is: (N, 2), on the CPU."""
     device, parts = next(model.parameters()).device, []
+    loader = DataLoader(dataset, batch_size, collate_fn=preference_collate_fn)
     with evaluation_mode(model), torch.no_grad():
-        for inputs, (targets, _) in DataLoader(dataset, batch_size, collate_fn=preference_collate_fn):
+        for inputs, (targets, _) in loader:
             logprobs = sequence_logprobs(model, inputs.to(device), targets.to(device))  # (2B,)
             parts.append(logprobs.view(2, -1).T)  # (B, 2)
     return torch.cat(parts).cpu()
 
 
+def _check_beta(beta: float) -> None:
+    if not beta > 0:
+        raise ValueError(f"beta={beta} must be positive")
+
+
+@guard(_check_beta)
 def dpo_loss(
     logp_chosen: torch.Tensor,
     logp_rejected: torch.Tensor,
@@ -134,8 +149,6 @@ def dpo_loss(
     All arguments are log-probabilities of whole answers, (B,) (Rafailov et al., 2023, equation 7). Raises ValueError
     unless beta is positive.
     """
-    if not beta > 0:
-        raise ValueError(f"beta={beta} must be positive")
     reward_chosen = beta * (logp_chosen - ref_chosen)  # (B,)
     reward_rejected = beta * (logp_rejected - ref_rejected)  # (B,)
     loss = -F.logsigmoid(reward_chosen - reward_rejected).mean()
@@ -163,7 +176,8 @@ def compare_with_reference(model: torch.nn.Module, dataset: PreferenceDataset, b
     is positive.
     """
     chosen, rejected = reference_logprobs(model, dataset).T  # (N,) each
-    loss, reward_chosen, reward_rejected = dpo_loss(chosen, rejected, *dataset.reference.T, beta=beta)
+    references = dataset.reference.T  # (2, N)
+    loss, reward_chosen, reward_rejected = dpo_loss(chosen, rejected, *references, beta=beta)
     margin = reward_chosen - reward_rejected  # (N,)
     return {
         "chosen": chosen.mean().item(),

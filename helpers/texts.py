@@ -72,7 +72,10 @@ BOOK_FILES = {
 }
 
 EMBEDDED_TEXTS = {"story": _ASSETS / "story.txt"}
-EMBEDDED_MESSAGES = {"messages": _ASSETS / "spam" / "messages.tsv"}
+EMBEDDED_MESSAGES = {
+    "messages": _ASSETS / "spam" / "messages.tsv",
+    "paraphrases": _ASSETS / "spam" / "paraphrases.tsv",
+}
 EMBEDDED_INSTRUCTIONS = {"instructions": _ASSETS / "instructions" / "instructions.json"}
 INSTRUCTION_KINDS = _ASSETS / "instructions" / "kinds.json"  # the kind of task of each entry, in the set's order
 
@@ -126,9 +129,10 @@ def load_text(name: str) -> str:
 
 
 def load_messages(name: str) -> pd.DataFrame:
-    """Messages with the columns Label ("ham" or "spam") and Text: "messages" (embedded) or "sms-spam-collection".
+    """Messages with the columns Label ("ham" or "spam") and Text: "messages" or "paraphrases" (both
+    embedded), or "sms-spam-collection".
 
-    The second is UCI's, a download in `book`; pandas' default quoting makes 5,572 messages of its 5,574 lines.
+    The third is UCI's, a download in `book`; pandas' default quoting makes 5,572 messages of its 5,574 lines.
     Raises as `load_text`.
     """
     import pandas as pd

@@ -1,14 +1,14 @@
-"""The chat's core, terminal and widget: what is loaded, what the model is given, and how its reply is cut in pieces."""
+"""The chat's core and terminal: what is loaded, what the model is given, and how its reply is cut in pieces."""
 
 import builtins
 
-import ipywidgets
 import pytest
 import torch
 
 from helpers import checkpoints
 from helpers.apps import chat
 from helpers.apps.chat import Chat
+from helpers.generation import generate
 from helpers.gpt import GPTModel, gpt_config
 from helpers.lora import replace_linear_with_lora
 from helpers.tokenizers import END_OF_TEXT, get_tokenizer
@@ -35,14 +35,18 @@ def scripted(monkeypatch, text="", ids=None):
         calls.append({"prompt": get_tokenizer().decode(prompts[0].tolist()), "tokens": len(prompts[0])} | options)
         calls[-1] |= {"max_new_tokens": max_new_tokens, "context_size": context_size}
         for token in get_tokenizer().encode(text) if ids is None else ids:
-            yield [token]
+            yield [token], torch.zeros(1, 50304)
 
-    monkeypatch.setattr(chat, "generate_stream", stream)
+    monkeypatch.setattr(chat, "stream_with_logits", stream)
     return calls
 
 
 class TestLoad:
     def test_the_course_model(self):
+        assistant, called = chat.load("assistant")
+        assert called == "the course assistant" and not assistant.training
+        talk = chat.Chat(assistant, called, chat.usual_style("assistant"))
+        assert "".join(talk.reply("Repeat after me: blue bird", temperature=0.0)) and talk.ended == "end"
         model, name = chat.load("course")
         assert name == "the course model"
         assert not model.training
@@ -69,7 +73,9 @@ class TestLoad:
         assert checkpoints.load_saved_gpt(tmp_path / "r.pt")[1] == SMALL
 
     def test_unknown(self):
-        with pytest.raises(FileNotFoundError, match=r"^'nothing' is no file or folder, and not one of course, gpt2-"):
+        with pytest.raises(
+            FileNotFoundError, match=r"^'nothing' is no file or folder, and not one of course, assistant, gpt2-"
+        ):
             chat.load("nothing")
 
     def test_a_file_without_configuration(self, tmp_path):
@@ -125,9 +131,10 @@ class TestPrompt:
         assert calls[1]["prompt"].endswith(end)
         assert "one thing" not in calls[1]["prompt"]
 
-    def test_the_style_is_said(self, model):
-        assert "continues your text (style plain)" in Chat(model).about()
-        assert "in the Alpaca form (style alpaca)" in Chat(model, style="alpaca").about()
+    def test_what_the_model_does_is_said_without_naming_a_style(self, model):
+        assert Chat(model).about() == "You write to the model: it continues your text."
+        said = Chat(model, style="alpaca").about()
+        assert said == "You write to the model: it answers each message by itself and does not see the earlier ones."
         with pytest.raises(ValueError, match="style='poem' is not one of plain, alpaca, phi3"):
             Chat(model, style="poem")
 
@@ -151,6 +158,9 @@ class TestPrompt:
             ("word " * 120, {}, "the message is too long"),
             ("a", {"temperature": -1.0}, "must not be negative"),
             ("a", {"top_p": 0.0}, "top_p=0.0"),
+            ("a", {"max_new_tokens": 0}, "the length of a reply is 0"),
+            ("a", {"seed": -1}, "seed=-1 must be from 0"),
+            ("a", {"seed": 2**64}, "seed=18446744073709551616 must be from 0"),
         ]:
             with pytest.raises(ValueError, match=said):
                 list(talk.reply(message, **options))
@@ -204,23 +214,165 @@ class TestReply:
         assert first == second != ""
 
 
-def test_terminal(model, monkeypatch, capsys):
-    scripted(monkeypatch, " there")
-    monkeypatch.setattr(chat, "load", lambda spec: (model, f"model {spec}"))
-    lines = iter(["Hello", "/new", ""])
+class TestGoingOn:
+    """An empty message lets the last reply go on; a message that is taken back can be asked again."""
 
-    def typed(prompt):
-        try:
-            return next(lines)
-        except StopIteration:
-            raise EOFError from None
+    def test_a_continued_text_is_the_same_text(self, model, monkeypatch):
+        calls = scripted(monkeypatch, " one two")
+        talk = Chat(model, before="Before.")
+        list(talk.reply("Then"))
+        list(talk.reply(""))
+        assert calls[1]["prompt"] == "Before.\nThen one two"
+        assert talk.text == "Before.\nThen one two one two"
+        assert (talk.before, talk.message, talk.answer) == ("Before.", "Then", " one two one two")
 
-    monkeypatch.setattr(builtins, "input", typed)
-    assert chat.main(["--model", "x"]) == 0
-    said = capsys.readouterr().out
-    assert said.startswith("You write to model x: it continues your text (style plain).")
-    assert " there\n" in said
-    assert "This did not work: the message is empty" in said  # /new forgot the conversation
+    def test_an_answer_goes_on_in_its_frame(self, monkeypatch):
+        calls = scripted(monkeypatch, "It is")
+        talk = Chat(small_model(context_length=128), style="phi3")
+        list(talk.reply("What?"))
+        list(talk.reply(""))
+        assert calls[1]["prompt"] == "<|user|>\nWhat?\n\n<|assistant|>\nIt is"
+        assert talk.text == "What?\nIt isIt is"
+
+    def test_an_answer_that_fills_the_context(self, monkeypatch):
+        calls = scripted(monkeypatch, "")
+        talk = Chat(small_model(context_length=64), style="phi3", message="What?", answer="A")
+        talk.answer += " word" * (62 - len(talk.prompt("", 1)))
+        list(talk.reply(""))
+        assert (calls[0]["tokens"], calls[0]["max_new_tokens"]) == (62, 2)
+        talk.answer += " word" * 2
+        with pytest.raises(ValueError, match="the reply cannot go on: with its message it fills the context of 64 tok"):
+            list(talk.reply(""))
+
+    def test_a_reply_in_two_parts_is_the_same_reply(self, model):
+        """A reply that goes on is what one long reply would have been: nothing is lost or added at the joint."""
+        whole, parts = Chat(model), Chat(model)
+        list(whole.reply("a", temperature=0.0, max_new_tokens=12))
+        for message in ("a", ""):
+            list(parts.reply(message, temperature=0.0, max_new_tokens=6))
+        assert parts.text == whole.text
+
+    def test_taken_back(self, model, monkeypatch):
+        calls = scripted(monkeypatch, " one")
+        talk = Chat(model, before="Before.")
+        list(talk.reply("Then"))
+        assert talk.take_back() == "Then"
+        assert talk.text == "Before."
+        list(talk.reply("Then"))
+        assert calls[0]["prompt"] == calls[1]["prompt"]
+
+    def test_what_ended_it(self, model, monkeypatch):
+        scripted(monkeypatch, " one two")
+        talk = Chat(model)
+        for length, ended, closing in [
+            (5, "end", "2 tokens, 0.5 per second."),
+            (2, "length", "2 tokens, 0.5 per second; the reply has reached its length."),
+        ]:
+            list(talk.reply("a", max_new_tokens=length))
+            assert (talk.ended, talk.closing(4.0)) == (ended, closing)
+        scripted(monkeypatch, "")
+        list(talk.reply("a"))
+        assert talk.closing(1.0) == "The model ended its reply at once."
+
+
+class TestProbabilities:
+    """Each token comes with the probability that the model gave it, from the logits that it was drawn from."""
+
+    @pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0, 1.7])
+    @pytest.mark.parametrize("changed", [False, True], ids=["cached", "plain loop"])
+    def test_against_the_model_itself(self, temperature, changed):
+        model = small_model()
+        with torch.no_grad():
+            model.out_head.weight *= 6  # so that the probabilities differ
+        if changed:
+            model.trf_blocks[0].register_forward_hook(lambda module, inputs, output: output * 1.5)
+        talk = Chat(model)
+        prompt = talk.prompt("A mouse", 8)
+        pieces = list(talk.pieces("A mouse", temperature, 0.8, 8, seed=4))
+        ids = generate(model, prompt, 8, 64, temperature=temperature, top_p=0.8, eos_id=END_OF_TEXT, seed=4)[0]
+        tokens = [token for piece in pieces for token in piece.tokens]
+        assert len(tokens) == len(ids) - len(prompt) > 3
+        for number, token in enumerate(tokens):
+            place = len(prompt) + number
+            with torch.no_grad():
+                logits = model(ids[None, :place])[0, -1]
+            expected = torch.softmax(logits / (temperature or 1.0), dim=-1)
+            assert token.probability == pytest.approx(expected[ids[place]].item(), rel=1e-3)
+            shares = [share for _, share in token.likeliest]
+            assert shares == pytest.approx(expected.topk(3).values.tolist(), rel=1e-3)
+            words = [get_tokenizer().decode([id_]) for id_ in expected.topk(3).indices.tolist()]
+            assert [word for word, _ in token.likeliest] == words
+
+    def test_a_character_of_several_tokens_is_one_piece(self, model, monkeypatch):
+        scripted(monkeypatch, "a🐭")
+        first, second = Chat(model).pieces("x")
+        assert (first.text, len(first.tokens)) == ("a", 1)
+        assert (second.text, len(second.tokens)) == ("🐭", len(get_tokenizer().encode("🐭")))
+        assert all(token.probability == pytest.approx(1 / 50304) for token in second.tokens)
+
+
+@pytest.fixture(name="typing")
+def typed_lines(model, monkeypatch):
+    """Runs the terminal's chat with lines typed in; a callable among them is raised or called instead."""
+
+    def run(lines, *arguments):
+        waiting = iter(lines)
+
+        def typed(prompt):
+            line = next(waiting, EOFError)
+            if line is EOFError or line is KeyboardInterrupt:
+                raise line
+            return line
+
+        monkeypatch.setattr(builtins, "input", typed)
+        monkeypatch.setattr(chat, "load", lambda spec: (model, f"model {spec}"))
+        return chat.main(["--model", "x", *arguments])
+
+    return run
+
+
+class TestTerminal:
+    def test_a_conversation(self, typing, monkeypatch, capsys):
+        scripted(monkeypatch, " there")
+        assert typing(["Hello", "/new", ""]) == 0
+        said = capsys.readouterr().out
+        assert said.startswith("You write to model x: it continues your text. Ctrl-C stops a reply, an empty line lets")
+        assert " there\n[1 token, " in said
+        assert "This did not work: the message is empty" in said  # /new forgot the conversation
+
+    def test_length_and_seed(self, typing, monkeypatch, capsys):
+        calls = scripted(monkeypatch, " one two")
+        typing(["Hello"], "--length", "2", "--seed", "7")
+        assert (calls[0]["max_new_tokens"], calls[0]["seed"]) == (2, 7)
+        assert "the reply has reached its length.]" in capsys.readouterr().out
+
+    def test_going_on_and_again(self, typing, monkeypatch):
+        calls = scripted(monkeypatch, " one")
+        typing(["Hello", "", "/again"])
+        assert [call["prompt"] for call in calls] == ["Hello", "Hello one", "Hello"]
+
+    def test_a_stop_keeps_what_was_written(self, typing, monkeypatch, capsys):
+        prompts = []
+
+        def stream(model, given, *_, **options):
+            prompts.append(get_tokenizer().decode(given[0].tolist()))
+            yield get_tokenizer().encode(" one"), torch.zeros(1, 50304)
+            if len(prompts) == 1:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(chat, "stream_with_logits", stream)
+        assert typing(["Hello", "", KeyboardInterrupt]) == 0
+        assert prompts == ["Hello", "Hello one"]
+        assert " one ...\n[stopped]" in capsys.readouterr().out
+
+    def test_colour_only_on_a_terminal(self, typing, monkeypatch, capsys):
+        scripted(monkeypatch, " one")
+        typing(["Hello"])
+        assert "\033" not in capsys.readouterr().out
+        monkeypatch.setattr(chat.sys.stdout, "isatty", lambda: True)
+        monkeypatch.delenv("NO_COLOR", raising=False)
+        typing(["Hello"])
+        assert "\033[34m one\033[0m\n" in capsys.readouterr().out
 
 
 def test_terminal_with_an_unknown_model(capsys):
@@ -229,46 +381,7 @@ def test_terminal_with_an_unknown_model(capsys):
     assert (captured.out, captured.err.count("\n")) == ("", 1)
 
 
-@pytest.mark.parametrize("wrong", [["--temperature", "-1"], ["--top-p", "0"], ["--style", "poem"]])
+@pytest.mark.parametrize("wrong", ["--temperature -1", "--top-p 0", "--style poem", "--length 0", "--seed -1"])
 def test_terminal_refuses(wrong):
     with pytest.raises(SystemExit):
-        chat.main(wrong)
-
-
-class TestWidget:
-    @pytest.fixture(name="parts")
-    def shown_parts(self, model, monkeypatch):
-        bundles = []
-        monkeypatch.setattr(
-            "helpers.course.widgets.display", lambda bundle, **options: bundles.append((bundle, options))
-        )
-        chat.widget(model)
-        ((bundle, options),) = bundles
-        assert options == {"raw": True}
-        assert bundle["text/plain"].startswith("Interactive chat. You write to your model: it continues your text")
-        view = ipywidgets.widgets.widget._instances[bundle["application/vnd.jupyter.widget-view+json"]["model_id"]]
-        return view.children
-
-    def test_streams(self, parts, monkeypatch):
-        _, message, heat, nucleus, send, page = parts
-        calls, seen = scripted(monkeypatch, " <b> mouse"), []
-        page.observe(lambda change: seen.append((change["new"], send.disabled)), names="value")
-        message.value, heat.value, nucleus.value = "A", 0.4, 0.6
-        send.click()
-        assert (calls[0]["temperature"], calls[0]["top_p"]) == (0.4, 0.6)
-        assert len(seen) > 3
-        assert all(disabled for _, disabled in seen)
-        assert "&lt;b&gt; mouse" in page.value
-        assert (message.value, send.disabled) == ("", False)
-        send.click()
-        assert calls[1]["prompt"] == "A <b> mouse"
-
-    def test_an_error_is_a_sentence(self, parts):
-        *_, send, page = parts
-        send.click()
-        assert "This did not work: the message is empty: write something first." in page.value
-        assert not send.disabled
-
-    def test_a_spec(self, monkeypatch):
-        with pytest.raises(FileNotFoundError):
-            chat.widget("nothing")
+        chat.main(wrong.split())

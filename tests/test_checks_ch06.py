@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter, defaultdict
+from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
+from sklearn.metrics import balanced_accuracy_score
 
 from helpers import checks
 from tests import checkers
@@ -13,42 +17,127 @@ from tests.checkers import fails
 
 RIGHT, WRONG = [], []  # (number, answer) and (number, answer, what the hint must speak of)
 
-# 6.0
+# 6.A
 
 
-def majority(labels):
-    return Counter(labels).most_common(1)[0][1] / len(labels)
+def shares(labels, predicted):
+    pairs = list(zip(labels, predicted, strict=True))
+    return {one: sum(a == b == one for a, b in pairs) / list(labels).count(one) for one in set(labels)}
 
 
-RIGHT += [("6.0", majority), ("6.0", lambda labels: torch.tensor(majority(labels)))]
+def balanced_accuracy(labels, predicted):
+    return sum(shares(labels, predicted).values()) / len(set(labels))
+
+
+def with_scikit_learn(labels, predicted):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a class that occurs only among the predictions
+        return balanced_accuracy_score(labels, predicted)
+
+
+RIGHT += [
+    ("6.A", balanced_accuracy),
+    ("6.A", with_scikit_learn),
+    ("6.A", lambda labels, predicted: torch.tensor(list(shares(labels, predicted).values())).mean()),
+    ("6.A", lambda labels, predicted: round(balanced_accuracy(labels, predicted), 4)),
+]
+
+
+def precisions(labels, predicted):
+    return balanced_accuracy(predicted, labels)
+
+
+def over_all_names(labels, predicted):
+    return sum(shares(labels, predicted).values()) / len({*labels, *predicted})
+
 
 WRONG += [
-    ("6.0", lambda labels: Counter(labels).most_common()[-1][1] / len(labels), "rarest"),
-    ("6.0", lambda labels: 1 / len(set(labels)), "equally frequent"),
-    ("6.0", lambda labels: labels.count(labels[0]) / len(labels), "first label"),
-    ("6.0", lambda labels: 1 - majority(labels), "wrong"),
-    ("6.0", lambda labels: 100 * majority(labels), "from 0 to 1"),
-    ("6.0", lambda labels: -0.5, "not a share"),
-    ("6.0", lambda labels: 0.123, "expected"),
+    ("6.A", lambda a, b: sum(x == y for x, y in zip(a, b, strict=True)) / len(a), "plain accuracy"),
+    ("6.A", precisions, "divide by how many messages are of the class"),
+    ("6.A", over_all_names, "only among the predictions"),
+    ("6.A", lambda a, b: min(shares(a, b).values()), "lowest"),
+    ("6.A", lambda a, b: 1 - balanced_accuracy(a, b), "not recognised"),
+    ("6.A", lambda a, b: 100 * balanced_accuracy(a, b), "from 0 to 1"),
+    ("6.A", lambda a, b: 1 / len(set(a)), "expected"),
+    ("6.A", lambda a, b: a[99], "IndexError"),
 ]
 
 
 # 6.1
 
 
-def padding_share(lengths, max_length):
-    return 1 - sum(min(length, max_length) for length in lengths) / (len(lengths) * max_length)
+def padding(lengths, batch_size):
+    batches = [lengths[i : i + batch_size] for i in range(0, len(lengths), batch_size)]
+    return sum(max(batch) - length for batch in batches for length in batch)
 
 
-RIGHT += [("6.1", padding_share)]
+def padding_saved(lengths, batch_size):
+    return padding(lengths, batch_size) - padding(sorted(lengths), batch_size)
+
+
+def longest_first(lengths, batch_size):
+    """The same as from short to long where the last batch is full."""
+    return padding(lengths, batch_size) - padding(sorted(lengths, reverse=True), batch_size)
+
+
+def in_place(lengths, batch_size):
+    before = padding(lengths, batch_size)
+    lengths.sort()
+    return before - padding(lengths, batch_size)
+
+
+def full_batches_only(lengths, batch_size):
+    whole = len(lengths) // batch_size * batch_size
+    return padding(lengths[:whole], batch_size) - padding(sorted(lengths)[:whole], batch_size)
+
+
+def last_batch_filled_up(lengths, batch_size):
+    def filled(lengths):
+        batches = [lengths[i : i + batch_size] for i in range(0, len(lengths), batch_size)]
+        return sum(max(batch) * batch_size - sum(batch) for batch in batches)
+
+    return filled(lengths) - filled(sorted(lengths))
+
+
+RIGHT += [
+    ("6.1", padding_saved),
+    ("6.1", lambda lengths, size: torch.tensor(padding_saved(lengths, size))),
+    ("6.1", lambda lengths, size: float(padding_saved(lengths, size))),
+]
 
 WRONG += [
-    ("6.1", lambda lengths, most: 1 - padding_share(lengths, most), "real tokens"),
-    ("6.1", lambda lengths, most: 1 - sum(lengths) / (len(lengths) * most), "longer than max_length"),
-    ("6.1", lambda lengths, most: max(0, 1 - sum(lengths) / (len(lengths) * most)), "make up"),
-    ("6.1", lambda lengths, most: sum(length < most for length in lengths) / len(lengths), "messages with padding"),
-    ("6.1", lambda lengths, most: 0.37, "expected"),
-    ("6.1", lambda lengths, most: lengths[99], "IndexError"),
+    ("6.1", padding, "without sorting"),
+    ("6.1", lambda lengths, size: padding(sorted(lengths), size), "left after sorting"),
+    ("6.1", full_batches_only, "last batch counts"),
+    ("6.1", last_batch_filled_up, "fewer rows"),
+    ("6.1", lambda n, size: max(n) * len(n) - sum(n) - padding(sorted(n), size), "its own longest"),
+    ("6.1", lambda n, size: padding_saved(n, size) / max(1, padding(n, size)), "number of positions"),
+    ("6.1", lambda n, size: -padding_saved(n, size), "other way round"),
+    ("6.1", in_place, "changes the list"),
+    ("6.1", longest_first, "expected"),
+    ("6.1", lambda n, size: 0, "expected"),
+]
+
+
+# 6.B
+
+BREAKING = [10, 50256, 11, 50256]
+RIGHT += [
+    ("6.B", BREAKING),
+    ("6.B", torch.tensor([5, 6, 50256, 7, 8, 50256, 50256])),
+    ("6.B", (50256, 5, 50256)),
+    ("6.B", np.array([[10, 50256, 11, 50256]])),
+]
+WRONG += [
+    ("6.B", [10, 11, 12, 50256, 50256], "read at position 2"),
+    ("6.B", [10, 11, 12], "read at position 2"),
+    ("6.B", [50256, 50256], "all padding"),
+    ("6.B", [10, 50256, 11], "end in padding"),
+    ("6.B", [[10, 50256, 11, 50256], [1, 2, 3, 4]], "One row"),
+    ("6.B", [10.5, 50256, 11, 50256], "whole numbers"),
+    ("6.B", [10, 50257, 11, 50256], "between 0 and"),
+    ("6.B", [], "One row"),
+    ("6.B", "10 50256 11", "is expected"),
 ]
 
 
@@ -59,7 +148,11 @@ def training_bytes(model):
     return 12 * sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-RIGHT += [("6.2", training_bytes)]
+RIGHT += [
+    ("6.2", training_bytes),
+    ("6.2", lambda model: torch.tensor(training_bytes(model))),
+    ("6.2", lambda model: float(training_bytes(model))),
+]
 
 
 def counted_twice(model):
@@ -108,49 +201,138 @@ def last_seen(first, labels):
     return sum(rule[token] == label for token, label in zip(first, labels, strict=True)) / len(labels)
 
 
-RIGHT += [("6.3", first_token_ceiling)]
+def first_seen(first, labels):
+    rule = {}
+    for token, label in zip(first, labels, strict=True):
+        rule.setdefault(token, label)
+    return sum(rule[token] == label for token, label in zip(first, labels, strict=True)) / len(labels)
+
+
+def majority(labels):
+    return Counter(labels).most_common(1)[0][1] / len(labels)
+
+
+RIGHT += [
+    ("6.3", first_token_ceiling),
+    ("6.3", lambda first, labels: torch.tensor(first_token_ceiling(first, labels))),
+    ("6.3", lambda first, labels: np.float32(first_token_ceiling(first, labels))),
+]
 
 WRONG += [
     ("6.3", lambda first, labels: majority(labels), "most frequent label"),
     ("6.3", mean_of_shares, "count for more"),
     ("6.3", last_seen, "last label"),
+    ("6.3", first_seen, "first label seen"),
     ("6.3", lambda first, labels: 1 - first_token_ceiling(first, labels), "wrong"),
     ("6.3", lambda first, labels: sum(labels), "from 0 to 1"),
     ("6.3", lambda first, labels: 0.99, "expected"),
 ]
 
 
-# 6.4
+# 6.C
 
 
-def precision(recall, false_alarms, spam_share):
-    right, wrong = recall * spam_share, false_alarms * (1 - spam_share)
-    return right / (right + wrong) if right + wrong else 0.0
+def stop_after(val_losses, patience):
+    best, waited = 0, 0
+    for index, loss in enumerate(val_losses[1:], start=1):
+        best, waited = (index, 0) if loss < val_losses[best] else (best, waited + 1)
+        if waited == patience:
+            break
+    return best
 
 
-RIGHT += [("6.4", precision)]
+def seen_until(val_losses, patience):
+    for index in range(len(val_losses)):
+        if index >= patience and min(val_losses[: index - patience + 1]) <= min(
+            val_losses[index - patience + 1 : index + 1]
+        ):
+            return val_losses[: index + 1]
+    return val_losses
 
 
-def test_6_4_quotes_what_the_share_of_spam_does():
-    message = checks.exercise_6_4(precision).message
-    for share, percent in ((0.5, "95"), (0.13, "74"), (0.02, "28")):
-        assert f"{100 * precision(0.95, 0.05, share):.0f}" == percent and percent in message
+def rises_in_a_row(val_losses, patience):
+    streak, seen = 0, [val_losses[0]]
+    for before, loss in pairwise(val_losses):
+        seen.append(loss)
+        streak = streak + 1 if loss > before else 0
+        if streak == patience:
+            break
+    return seen.index(min(seen))
 
+
+def equal_is_better(val_losses, patience):
+    best, waited = 0, 0
+    for index, loss in enumerate(val_losses[1:], start=1):
+        best, waited = (index, 0) if loss <= val_losses[best] else (best, waited + 1)
+        if waited == patience:
+            break
+    return best
+
+
+RIGHT += [
+    ("6.C", stop_after),
+    ("6.C", lambda losses, patience: seen_until(losses, patience).index(min(seen_until(losses, patience)))),
+    ("6.C", lambda losses, patience: np.int64(stop_after(losses, patience))),
+    ("6.C", lambda losses, patience: torch.tensor(stop_after(losses, patience))),
+]
 
 WRONG += [
-    ("6.4", lambda r, f, s: r / (r + f), "what about the share of spam"),
-    ("6.4", lambda r, f, s: 1 - precision(r, f, s), "share of ham"),
-    ("6.4", lambda r, f, s: r * s, "among all messages"),
-    ("6.4", lambda r, f, s: r * s + f * (1 - s), "that are flagged"),
-    ("6.4", lambda r, f, s: r * s / (r * s + f), "share of the ham"),
-    ("6.4", lambda r, f, s: r * s + (1 - f) * (1 - s), "accuracy"),
-    ("6.4", lambda r, f, s: r * s / (r * s + f * (1 - s)), "divides by zero"),
-    ("6.4", lambda r, f, s: precision(r, f, s) if r else 1.0, "never flags"),
-    ("6.4", lambda r, f, s: 0.5, "expected"),
+    ("6.C", lambda losses, patience: losses.index(min(losses)), "after the stop"),
+    ("6.C", lambda losses, patience: len(seen_until(losses, patience)) - 1, "where the training stops"),
+    ("6.C", rises_in_a_row, "in a row the loss rises"),
+    ("6.C", lambda losses, patience: stop_after(losses, patience + 1), "too late"),
+    ("6.C", equal_is_better, "expected"),
+    ("6.C", lambda losses, patience: len(losses), "is not the index"),
+    ("6.C", lambda losses, patience: losses.sort() or 0, "changes the list"),
+    ("6.C", lambda losses, patience: min(losses), "whole number"),
+    ("6.C", lambda losses, patience: 0, "expected"),
 ]
 
 
-GIVEAWAYS = {"6.0": ["Counter"], "6.1": ["min("], "6.2": ["12 *"], "6.3": ["max("], "6.4": ["(1 -"]}
+# 6.D
+
+
+def ham_of(p_spam, labels):
+    return sorted((p for p, label in zip(p_spam, labels, strict=True) if label == 0), reverse=True)
+
+
+def threshold_for(p_spam, labels, max_false_alarms):
+    for threshold in sorted({0.0, *p_spam}):
+        if sum(p > threshold for p in ham_of(p_spam, labels)) <= max_false_alarms * labels.count(0):
+            return threshold
+    return None
+
+
+def by_counting(p_spam, labels, max_false_alarms):
+    ham = ham_of(p_spam, labels)
+    allowed = int(max_false_alarms * len(ham))
+    return ham[allowed] if allowed < len(ham) else 0.0
+
+
+def of_all_messages(p_spam, labels, max_false_alarms):
+    return by_counting(p_spam, [0] * len(labels), max_false_alarms)
+
+
+RIGHT += [
+    ("6.D", threshold_for),
+    ("6.D", by_counting),
+    ("6.D", lambda p, labels, limit: torch.tensor(by_counting(p, labels, limit), dtype=torch.float64)),
+    ("6.D", lambda p, labels, limit: np.float64(by_counting(p, labels, limit))),
+]
+
+WRONG += [
+    ("6.D", lambda p, labels, limit: 0.5, "of the ham is flagged"),
+    ("6.D", lambda p, labels, limit: 1.0, "get through"),
+    ("6.D", lambda p, labels, limit: max(ham_of(p, labels)), "get through"),
+    ("6.D", lambda p, labels, limit: 1 - limit, "get through"),
+    ("6.D", lambda p, labels, limit: by_counting(p, [1 - label for label in labels], limit), "get through"),
+    ("6.D", of_all_messages, "get through"),
+    ("6.D", lambda p, labels, limit: 100 * by_counting(p, labels, limit), "from 0 to 1"),
+    ("6.D", lambda p, labels, limit: p.sort() or 1.0, "changes the lists"),
+]
+
+
+GIVEAWAYS = {"6.A": ["set("], "6.1": ["sorted("], "6.2": ["12 *"], "6.3": ["max("], "6.C": ["<"], "6.D": ["sorted"]}
 
 
 @pytest.mark.parametrize(("number", "answer"), RIGHT)
@@ -163,7 +345,13 @@ def test_wrong_answers(number, answer, aim):
     checkers.refuses(number, answer, aim, GIVEAWAYS.get(number, ()))
 
 
-@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("number", ["6_a", "6_1", "6_2", "6_3", "6_c", "6_d"])
 @pytest.mark.parametrize("result", ["much", [1, 2]])
 def test_results_of_the_wrong_kind(number, result):
-    fails(getattr(checks, f"exercise_6_{number}")(lambda *args: result), "must be one number")
+    word = "whole number" if number == "6_c" else "must be one number"
+    fails(getattr(checks, f"exercise_{number}")(lambda *args: result), word)
+
+
+def test_a_hint_is_given_only_if_the_slip_explains_every_case():
+    """The first label seen is often the most frequent one, or how often that rule is wrong."""
+    assert "how often" not in checks.exercise_6_3(first_seen).message

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers import get_tokenizer
+from helpers import get_tokenizer, load_messages
 from helpers.make import message_set
 from helpers.make.message_set import SPAM_DIR, SPAM_FILE, build_messages, near_duplicates
 
@@ -261,3 +261,27 @@ class TestGenerator:
         monkeypatch.setattr(message_set, "SPAM_DIR", tmp_path)
         with pytest.raises(ValueError, match=message):
             build_messages()
+
+
+class TestParaphrases:
+    ROWS = read(SPAM_DIR / "paraphrases.tsv")
+
+    def test_form(self):
+        assert Counter(label for label, _ in self.ROWS) == {"ham": 24, "spam": 24}
+        assert all(text == " ".join(text.split()) for _, text in self.ROWS)
+        assert len({text for _, text in self.ROWS}) == 48
+
+    def test_no_address_and_no_short_code(self):
+        for label, text in self.ROWS:
+            assert ".example" not in text and "http" not in text, text
+            assert label == "ham" or not re.search(r"\b\d{4}\b(?! \d)", re.sub(r"0113 496 0090", "", text)), text
+
+    def test_other_words(self):
+        """No message of the set shares half of a paraphrase's words (intersection over union)."""
+        for _, text in self.ROWS:
+            own = set(words(text))
+            alike = max((len(own & set(words(other))) / len(own | set(words(other))), other) for _, other in MESSAGES)
+            assert alike[0] < 0.5, (text, alike)
+
+    def test_loaded_as_messages(self):
+        assert load_messages("paraphrases")["Text"].tolist() == [text for _, text in self.ROWS]

@@ -1,8 +1,9 @@
-"""Talking to a model: one core for the terminal, the notebook and the page (`helpers.apps.chat_page`).
+"""Talking to a model: one core for the terminal, the notebook (`chat_widget`) and the page (`chat_page`).
 
     python -m helpers.apps.chat                                          the course model, in the terminal
+    python -m helpers.apps.chat --model assistant                        the course assistant, which answers
     python -m helpers.apps.chat --model my_model.safetensors --style phi3
-    python -m helpers.apps.chat --model gpt2-124M --temperature 0.9 --top-p 0.95
+    python -m helpers.apps.chat --model gpt2-124M --temperature 0.9 --top-p 0.95 --length 200
 
 A model that was only pretrained continues a text and answers nothing: the style "plain" gives it the text as it stands.
 The styles "alpaca" and "phi3" put each message into a frame of chapter 7, for models that were fine-tuned with it; such
@@ -13,38 +14,45 @@ from __future__ import annotations
 
 import argparse
 import codecs
-import html
+import os
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..checkpoints import load_saved_gpt
-from ..generation import generate_stream
+from ..generation import stream_with_logits
 from ..gpt import GPT_SIZES, GPTModel
 from ..guards import printable
 from ..instructions import ALPACA, PHI3
-from ..pretrained import load_course_model, load_gpt2, read_gpt2
+from ..pretrained import load_assistant, load_course_model, load_gpt2, read_gpt2
 from ..settings import get_device
 from ..tokenizers import END_OF_TEXT, AnyTokenizer, get_tokenizer
 
 STYLES = {"plain": None, "alpaca": ALPACA, "phi3": PHI3}
 ERRORS = (ValueError, OSError)  # what a wrong file or number raises, ConnectionError and FileNotFoundError included
+RIVALS = 3  # of the most probable tokens at a place, how many are told
+LARGEST_SEED = 2**63 - 1
 
 
 def load(spec: str = "course") -> tuple[GPTModel, str]:
     """A model in evaluation mode on the course's device, and what to call it.
 
-    `spec` is "course", a GPT-2 size such as "gpt2-124M" (see `helpers.pretrained.fetch_gpt2`), a file of `save_model`
-    or `save_checkpoint`, or a folder of `save_gpt2`. Raises FileNotFoundError for a spec that is none of them,
-    ConnectionError if a download fails, ValueError for a file that cannot be read or does not write.
+    `spec` is "course", "assistant", a GPT-2 size such as "gpt2-124M" (see `helpers.pretrained.fetch_gpt2`), a file of
+    `save_model` or `save_checkpoint`, or a folder of `save_gpt2`. Raises FileNotFoundError for a spec that is none of
+    them, ConnectionError if a download fails, ValueError for a file that cannot be read or does not write.
     """
     path, sizes = Path(spec).expanduser(), {f"gpt2-{size.lower()}": size for size in GPT_SIZES}
     if spec == "course":
         model, name = load_course_model()[0], "the course model"
+    elif spec == "assistant":
+        model, name = load_assistant()[0], "the course assistant"
     elif spec.lower() in sizes:
         model, name = load_gpt2(sizes[spec.lower()])[0], f"GPT-2 {sizes[spec.lower()]}"
     elif path.is_dir():
@@ -53,21 +61,55 @@ def load(spec: str = "course") -> tuple[GPTModel, str]:
         model, name = load_saved_gpt(path)[0], path.name
     else:
         names = ", ".join(f"gpt2-{size}" for size in GPT_SIZES)
-        raise FileNotFoundError(f"{spec!r} is no file or folder, and not one of course, {names}")
+        raise FileNotFoundError(f"{spec!r} is no file or folder, and not one of course, assistant, {names}")
     vocabulary = get_tokenizer().n_vocab
     if min(len(model.tok_emb.weight), len(model.out_head.weight)) < vocabulary:
         raise ValueError(f"{spec} does not write: its layers have fewer entries than GPT-2's {vocabulary:,} tokens")
     return model.eval().to(get_device()), name
 
 
+def usual_style(spec: str) -> str:
+    """The style that a model of this spec is talked to in, unless something else is said."""
+    return "phi3" if spec == "assistant" else "plain"
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token of a reply: its text, its probability, and the most probable tokens at its place, itself included.
+
+    A token that ends inside a character shows that part of its text as U+FFFD.
+    """
+
+    text: str
+    probability: float
+    likeliest: list[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a reply grows by: whole characters, and the tokens that they are made of, one or more."""
+
+    text: str
+    tokens: list[Token]
+
+
 @dataclass
 class Chat:
-    """A conversation with a model: `reply` streams what it writes. `text` is what was said so far, in both voices."""
+    """A conversation with a model: `reply` streams what it writes, `pieces` the same with each token's probability.
+
+    `before` is what both voices said before the last `message`, `answer` what the model has written in reply to it.
+    `ended` says what ended that: "end" (the model's end token), "length", or nothing yet (it was stopped); `written` is
+    how many tokens it wrote.
+    """
 
     model: GPTModel
     name: str = "the model"
     style: str = "plain"
-    text: str = ""
+    before: str = ""
+    message: str = ""
+    answer: str = ""
+    ended: str = field(default="", init=False)
+    written: int = field(default=0, init=False)
     tokenizer: Any = field(default_factory=get_tokenizer)
 
     def __post_init__(self):
@@ -75,31 +117,113 @@ class Chat:
         if self.style not in STYLES:
             raise ValueError(f"style={self.style!r} is not one of {', '.join(STYLES)}")
 
+    @property
+    def continues(self) -> bool:
+        """Whether the model continues a text, instead of answering messages."""
+        return STYLES[self.style] is None
+
+    @property
+    def context(self) -> int:
+        """How many tokens the model reads at once."""
+        return len(self.model.pos_emb.weight)
+
+    @property
+    def text(self) -> str:
+        """All that was said so far, in both voices."""
+        said = "\n".join(filter(None, (self.before, self.message)))
+        return said + ("" if self.continues or not self.message else "\n") + self.answer
+
     def about(self) -> str:
-        """One sentence: the model and the style in use."""
-        frame = STYLES[self.style]
-        does = f"each message is an instruction to it, in the {frame.name} form" if frame else "it continues your text"
-        return f"You write to {self.name}: {does} (style {self.style})."
+        """One sentence: the model, and what it does with what it is given."""
+        if self.continues:
+            return f"You write to {self.name}: it continues your text."
+        return f"You write to {self.name}: it answers each message by itself and does not see the earlier ones."
+
+    def take_back(self) -> str:
+        """Forget the last message and the reply to it; returns the message, which may be asked again."""
+        message, self.message, self.answer = self.message, "", ""
+        return message
 
     def prompt(self, message: str, room: int) -> torch.Tensor:
         """The token ids (T,) that the model is given, with `room` tokens of its context left for the reply.
 
-        In plain style a long conversation loses its beginning; an instruction loses nothing. Raises ValueError for an
-        empty message, or one that does not fit.
+        An empty message lets the last reply go on. In plain style a long conversation loses its beginning; an
+        instruction loses nothing. Raises ValueError if there is nothing to go on from, or it does not fit.
         """
+        return self._prompt(*self._turn(message), room)
+
+    def _turn(self, message: str) -> tuple[str, str, str]:
+        """What was said before, the message, and what is already written in reply to it."""
+        goes_on = not message and self.answer
+        return (self.before, self.message, self.answer) if goes_on else (self.text, message, "")
+
+    def _prompt(self, before: str, message: str, answer: str, room: int) -> torch.Tensor:
         frame = STYLES[self.style]
         if frame is None:
-            whole = "\n".join(filter(None, (self.text, message)))  # an empty message: the text goes on
+            whole = "\n".join(filter(None, (before, message))) + answer
         else:
-            whole = frame.prompt({"instruction": message.strip(), "input": ""}) if message.strip() else ""
+            whole = frame.prompt({"instruction": message.strip(), "input": ""}) + answer if message.strip() else ""
         if not whole.strip():
             raise ValueError("the message is empty: write something first")
         ids = self.tokenizer.encode(whole)  # "<|endoftext|>" typed is only text
-        space = len(self.model.pos_emb.weight) - room
-        own = ids if frame else self.tokenizer.encode(message)
-        if len(own) > space:
-            raise ValueError(f"the message is too long: {len(own)} tokens, and there is room for {space}")
+        if frame and answer and len(ids) >= self.context:
+            raise ValueError(f"the reply cannot go on: with its message it fills the context of {self.context} tokens")
+        space = self.context - (1 if frame and answer else room)
+        own = len(ids) if frame else len(self.tokenizer.encode(message))
+        if own > space:
+            raise ValueError(f"the message is too long: {own} tokens, and there is room for {space}")
         return torch.tensor(ids[-space:])
+
+    def pieces(
+        self,
+        message: str,
+        temperature: float = 0.7,
+        top_p: float = 0.9,
+        max_new_tokens: int = 120,
+        seed: int | None = None,
+    ) -> Iterator[Piece]:
+        """Yield the reply piece by piece, until the end token or `max_new_tokens`; see `probabilities` for its tokens.
+
+        An empty message lets the last reply go on. What was written is kept in `answer`, also if the caller stops
+        listening. At most half of the context is used for the reply. Raises ValueError as `prompt` and
+        `stream_with_logits`, and for a length or a seed out of range; then nothing is kept.
+        """
+        if max_new_tokens < 1:
+            raise ValueError(f"the length of a reply is {max_new_tokens}: at least 1 token is expected")
+        if seed is not None and not 0 <= seed <= LARGEST_SEED:
+            raise ValueError(f"seed={seed} must be from 0 to {LARGEST_SEED}")
+        turn = self._turn(message)
+        prompt = self._prompt(*turn, min(max_new_tokens, self.context // 2))
+        room = min(max_new_tokens, self.context // 2, self.context - len(prompt))
+        options = {"temperature": temperature, "top_p": top_p, "eos_id": END_OF_TEXT, "seed": seed}
+        steps = stream_with_logits(self.model, [prompt], room, self.context, **options)
+        first = next(steps, None)  # raises before anything is kept
+        self.before, self.message, self.answer = turn
+        self.ended, self.written = "", 0
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a token may end inside a character
+        tokens = []
+        for (token_id,), logits in chain([first] if first else [], steps):
+            self.written += 1
+            tokens.append(self._token(token_id, logits, temperature))
+            text = decoder.decode(self.tokenizer.token_bytes(token_id))
+            if text:
+                self.answer += text
+                yield Piece(text, tokens)
+                tokens = []
+        self.ended = "length" if self.written == room else "end"
+        rest = decoder.decode(b"", final=True)
+        if rest:
+            self.answer += rest
+            yield Piece(rest, tokens)
+
+    def _token(self, token_id: int, logits: torch.Tensor, temperature: float) -> Token:
+        shares = probabilities(logits[0], temperature)
+        values, ids = shares.topk(min(RIVALS, len(shares)))
+        likeliest = [(self._shown(rival), share) for rival, share in zip(ids.tolist(), values.tolist(), strict=True)]
+        return Token(self._shown(token_id), shares[token_id].item(), likeliest)
+
+    def _shown(self, token_id: int) -> str:
+        return self.tokenizer.token_bytes(token_id).decode("utf-8", "replace")
 
     def reply(
         self,
@@ -109,83 +233,54 @@ class Chat:
         max_new_tokens: int = 120,
         seed: int | None = None,
     ) -> Iterator[str]:
-        """Yield the reply in pieces of text, each of whole characters, until the end token or `max_new_tokens`.
+        """The text of `pieces`, each of whole characters."""
+        for piece in self.pieces(message, temperature, top_p, max_new_tokens, seed):
+            yield piece.text
 
-        What was written is kept in `text`, also if the caller stops listening. At most half of the context is used
-        for the reply. Raises ValueError as `prompt` and `generate_stream`; then nothing is kept.
-        """
-        context = len(self.model.pos_emb.weight)
-        room = min(max_new_tokens, context // 2)
-        prompt = self.prompt(message, room)
-        options = {"temperature": temperature, "top_p": top_p, "eos_id": END_OF_TEXT, "seed": seed}
-        steps = generate_stream(self.model, [prompt], room, context, **options)
-        first = next(steps, None)  # raises before anything is kept
-        self.text = "\n".join(filter(None, (self.text, message)))
-        if self.style != "plain":
-            self.text += "\n"
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a token may end inside a character
-        while first is not None:
-            piece = decoder.decode(self.tokenizer.token_bytes(first[0]))
-            if piece:
-                self.text += piece
-                yield piece
-            first = next(steps, None)
-        rest = decoder.decode(b"", final=True)
-        if rest:
-            self.text += rest
-            yield rest
+    def closing(self, seconds: float) -> str:
+        """What stands under a reply that took `seconds`: tokens, tokens per second, and whether its length ended it."""
+        if not self.written:
+            return "The model ended its reply at once."
+        counted = f"{self.written} token{'s' if self.written > 1 else ''}, {self.written / seconds:.1f} per second"
+        return f"{counted}; the reply has reached its length." if self.ended == "length" else f"{counted}."
 
 
-def widget(model: GPTModel | str = "course", style: str = "plain", name: str | None = None) -> None:
-    """Show a chat in the notebook: a line to write in, sliders for temperature and top-p, the conversation below.
+def probabilities(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """What logits (V,) make of each token: softmax(logits / temperature), before top-p leaves any out.
 
-    `model` is a model, in evaluation mode, or a spec as for `load`. Raises as `load`.
+    At temperature 0, where the highest logit is taken, they are those of temperature 1.
     """
-    import ipywidgets  # needed here alone
+    return torch.softmax(logits.float() / (temperature or 1.0), dim=-1)
 
-    from ..course import widgets
+
+def widget(model: GPTModel | str = "course", style: str | None = None, name: str | None = None) -> None:
+    """Show a chat in the notebook: a line to write in, sliders for temperature and top-p, the conversation.
+
+    `model` is a model, in evaluation mode, or a spec as for `load`. Without a `style`, a model continues the text, and
+    the course assistant answers. Raises as `load`.
+    """
+    from .chat_widget import ChatWidget  # ipywidgets are needed there alone
 
     loaded, called = load(model) if isinstance(model, str) else (model, "your model")
-    chat = Chat(loaded, name or called, style)
-    message = widgets.text("your text")
-    heat = widgets.slider("temperature", 0.0, 2.0, 0.1, 0.7)
-    nucleus = widgets.slider("top-p", 0.05, 1.0, 0.05, 0.9)
-    send = ipywidgets.Button(description="Send", button_style="primary")
-    page = ipywidgets.HTML(layout=ipywidgets.Layout(max_height="360px", overflow="auto"))
-
-    def show(kind: str, shown: str) -> str:
-        weight = "bold" if kind == "you" else "normal"
-        return f'<p style="white-space: pre-wrap; line-height: 1.4; font-weight: {weight}">{html.escape(shown)}</p>'
-
-    def answer(_click=None) -> None:
-        asked, before, said = message.value, page.value, ""
-        send.disabled = True  # one reply at a time
-        page.value = before = before + show("you", asked)
-        try:
-            for piece in chat.reply(asked, heat.value, nucleus.value):
-                said += piece
-                page.value = before + show("model", said)
-            message.value = ""
-        except ERRORS as error:
-            page.value = before + show("error", f"This did not work: {error}.")
-        finally:
-            send.disabled = False
-
-    send.on_click(answer)
-    view = ipywidgets.VBox([ipywidgets.HTML(html.escape(chat.about())), message, heat, nucleus, send, page])
-    widgets.show(view, alt=f"Interactive chat. {chat.about()} Temperature and top-p are set by sliders.")
+    style = style or usual_style(model if isinstance(model, str) else "")
+    ChatWidget(Chat(loaded, name or called, style)).show()
 
 
 def read_options(parser: argparse.ArgumentParser, arguments: list[str] | None = None) -> argparse.Namespace:
     """The options that terminal and page share."""
     add = parser.add_argument
-    add("--model", default="course", help="course, gpt2-124M (355M, 774M, 1558M), or a saved model (%(default)s)")
+    add("--model", default="course", help="course, assistant, gpt2-124M (355M, 774M, 1558M), or a saved model")
     add("--temperature", type=float, default=0.7, help="0 takes the most probable token (%(default)s)")
     add("--top-p", type=float, default=0.9, help="above 0, at most 1 (%(default)s)")
-    add("--style", choices=list(STYLES), default="plain", help="plain continues the text (%(default)s)")
+    add("--length", type=int, default=120, help="at most so many tokens per reply (%(default)s)")
+    add("--seed", type=int, help="a whole number: the same request gives the same reply")
+    add("--style", choices=list(STYLES), help="plain continues the text, and is usual but for the assistant")
     options = parser.parse_args(arguments)
+    options.style = options.style or usual_style(options.model)
     if options.temperature < 0 or not 0 < options.top_p <= 1:
         parser.error("--temperature must be at least 0, and --top-p above 0 and at most 1")
+    if options.length < 1 or not 0 <= (options.seed or 0) <= LARGEST_SEED:
+        parser.error(f"--length must be at least 1, and --seed from 0 to {LARGEST_SEED}")
     return options
 
 
@@ -201,7 +296,10 @@ def main(arguments: list[str] | None = None) -> int:
     except ERRORS as error:
         print(f"{error}", file=sys.stderr)
         return 1
-    print(f"{chat.about()} An empty line goes on, /new starts over, Ctrl-C stops a reply, Ctrl-D ends.")
+    with suppress(ImportError):
+        import readline  # noqa: F401 (the arrow keys bring back what was typed; Windows does so by itself)
+    print(f"{chat.about()} Ctrl-C stops a reply, an empty line lets it go on, /again asks for another one,")
+    print("/new starts over, Ctrl-D ends.")
     while True:
         try:
             message = input("\n> ")
@@ -209,16 +307,27 @@ def main(arguments: list[str] | None = None) -> int:
             print()
             return 0
         if message.strip() == "/new":
-            chat.text = ""
+            chat.before = chat.message = chat.answer = ""
             continue
-        try:
-            for piece in chat.reply(message, options.temperature, options.top_p):
-                print(piece, end="", flush=True)
-            print()
-        except KeyboardInterrupt:
-            print(" ...")
-        except ERRORS as error:
-            print(f"This did not work: {error}.")
+        if message.strip() == "/again":
+            message = chat.take_back()
+        _write(chat, message, options)
+
+
+def _write(chat: Chat, message: str, options: argparse.Namespace) -> None:
+    """Print a reply as it comes, in blue where the terminal has colours, and under it how it ended."""
+    colours = sys.stdout.isatty() and os.name != "nt" and "NO_COLOR" not in os.environ
+    blue, plain = ("\033[34m", "\033[0m") if colours else ("", "")
+    begin = time.perf_counter()
+    print(blue, end="")
+    try:
+        for piece in chat.reply(message, options.temperature, options.top_p, options.length, options.seed):
+            print(piece, end="", flush=True)
+        print(f"{plain}\n[{chat.closing(time.perf_counter() - begin)}]")
+    except KeyboardInterrupt:
+        print(f"{plain} ...\n[stopped]")
+    except ERRORS as error:
+        print(f"{plain}This did not work: {error}.")
 
 
 if __name__ == "__main__":

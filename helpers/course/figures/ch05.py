@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from .. import plots
-from ..plots import arrow, box, canvas, decimals, subplots, top_scale, write
+from ..plots import arrow, box, canvas, decimals, describe, subplots, top_scale, write
 from .shared import grouped_bars, rows_that_fit
 
 
@@ -50,7 +50,12 @@ def loss_pipeline(
     ax.text((columns[3] + columns[1]) / 2, 0.56, "exp", ha="center", va="bottom", fontsize=8.5)
     write(ax, 3.17, top + 0.24, "softmax", fontsize=8.5, color=plots.GREY)
     write(ax, 4.38, top + 0.24, "ln", fontsize=8.5, color=plots.GREY)
-    return fig
+    alt = (
+        f"{rows} rows, one for each target token, from its logit through softmax to its probability and on to its "
+        f"logarithm. All logarithms lead to their mean, {decimals(mean, 4)}; with the sign changed it is the loss, "
+        f"{-mean:.4f}, and the loss's exponential is the perplexity, {math.exp(-mean):,.0f}."
+    )
+    return describe(fig, alt)
 
 
 def text_split(train: tuple[int, int], val: tuple[int, int], context_length: int) -> Figure:
@@ -76,7 +81,11 @@ def text_split(train: tuple[int, int], val: tuple[int, int], context_length: int
     write(ax, left + width / 2, 0.16, "the text, from its first token to its last", fontsize=9)
     arrow(ax, (left + width / 2 + 1.6, 0.16), (left + width / 2 + 2.3, 0.16), color=plots.GREY)
     arrow(ax, (left + width / 2 - 2.3, 0.16), (left + width / 2 - 1.6, 0.16), color=plots.GREY)
-    return fig
+    alt = (
+        f"The text as a strip. Its first part, {train[0]:,} tokens, is cut into {train[1]} training windows, the rest, "
+        f"{val[0]:,} tokens, into {val[1]} validation windows. At the end of either part a few tokens fill no window."
+    )
+    return describe(fig, alt)
 
 
 def surprise(probabilities: Sequence[float]) -> Figure:
@@ -89,7 +98,10 @@ def surprise(probabilities: Sequence[float]) -> Figure:
         ax.plot(probability, loss, "o", color=plots.ORANGE, mec=plots.INK, ms=7)
         ax.annotate(f"p = {probability:g}: {loss:.2f}", (probability, loss), (8, 7), textcoords="offset points")
     ax.set(xlabel="probability $p$ given to the right token", ylabel=r"$-\ln p$", xlim=(0, 1.12), ylim=(0, 6.5))
-    return fig
+    values = ", ".join(f"{-math.log(probability):.2f} at p = {probability:g}" for probability in probabilities)
+    return describe(
+        fig, f"The curve of minus the logarithm of p: {values}. It climbs ever faster towards p = 0 and is 0 at p = 1."
+    )
 
 
 def training_cycle() -> Figure:
@@ -98,8 +110,8 @@ def training_cycle() -> Figure:
     stations = [
         (3.7, 3.45, "next batch from the loader", "for input_batch, target_batch in train_loader:", plots.PALE_ORANGE),
         (6.05, 2.35, "forget the old gradients", "optimizer.zero_grad()", plots.SHADE),
-        (5.35, 0.75, "forward: how wrong is it?", "loss = calc_loss_batch(...)", plots.PALE_BLUE),
-        (2.05, 0.75, "backward: who is to blame?", "loss.backward()", plots.PALE_PINK),
+        (5.35, 0.75, "forward: compute the loss", "loss = calc_loss_batch(...)", plots.PALE_BLUE),
+        (2.05, 0.75, "backward: the gradients", "loss.backward()", plots.PALE_PINK),
         (1.35, 2.35, "move every weight a little", "optimizer.step()", plots.PALE_GREEN),
     ]
     for x, y, text, code, color in stations:
@@ -113,7 +125,10 @@ def training_cycle() -> Figure:
     arrow(ax, (1.45, 1.1), (1.1, 2.02), curve=-0.1)
     arrow(ax, (1.1, 2.7), (1.72, 3.4), curve=-0.2)
     write(ax, 3.7, 2.05, "once round:\none update", fontsize=10, color=plots.BLUE)
-    return fig
+    steps = "; ".join(text.rstrip("?") for _, _, text, _, _ in stations)
+    return describe(
+        fig, f"The training loop as a cycle of five stations, each with its line of code: {steps}; and round again."
+    )
 
 
 def perplexity_curves(
@@ -122,9 +137,13 @@ def perplexity_curves(
     train_losses: Sequence[float],
     val_losses: Sequence[float],
     vocab_size: int,
+    counted: float,
 ) -> Figure:
-    """Perplexity over epochs on a logarithmic axis; the gap between the two texts shaded, with tokens seen on top."""
-    fig, ax = subplots(6.6, 3.6)
+    """Perplexity over epochs on a logarithmic axis; the gap between the two texts shaded, with tokens seen on top.
+
+    `counted` is the perplexity, on the validation text, of a model that only counts tokens.
+    """
+    fig, ax = subplots(6.6, 3.8)
     train, val = np.exp(train_losses), np.exp(val_losses)
     ax.fill_between(
         epochs_seen, train, val, where=val > train, color=plots.ORANGE, alpha=0.2, label="the gap: overfitting"
@@ -134,12 +153,19 @@ def perplexity_curves(
     best = int(np.argmin(val))
     star = {"ms": 15, "color": plots.VERMILION, "mec": plots.INK}
     ax.plot(epochs_seen[best], val[best], "*", label="lowest on the validation text", **star)
-    ax.axhline(vocab_size, color=plots.GREY, lw=1, ls=":")
-    ax.text(epochs_seen[-1], vocab_size * 1.1, "all tokens alike", ha="right", va="bottom", fontsize=9)
+    for level, text in ((vocab_size, "all tokens alike"), (counted, "counting tokens, validation text")):
+        ax.axhline(level, color=plots.GREY, lw=1, ls=":")
+        ax.text(epochs_seen[-1] / 2, level * 1.12, text, ha="center", va="bottom", fontsize=9)
     ax.set(xlabel="epochs", ylabel="perplexity", ylim=(0.9, vocab_size * 3))
     ax.legend(fontsize=9, loc="lower left")
     top_scale(ax, tokens_seen, train, "tokens seen").xaxis.set_major_formatter("{x:,.0f}")
-    return fig
+    alt = (
+        f"Perplexity over epochs on a logarithmic axis, with dotted lines at {vocab_size:,} (all tokens alike) and at "
+        f"{counted:,.0f} (counting tokens). The training curve falls from {train[0]:,.0f} to {train[-1]:,.1f}. The "
+        f"validation curve falls from {val[0]:,.0f} to its lowest point, {val[best]:,.0f}, marked by a star after "
+        f"{epochs_seen[best]:.1f} epochs, and ends at {val[-1]:,.0f}. The gap between them is shaded."
+    )
+    return describe(fig, alt)
 
 
 def temperature_bars(words: Sequence[str], logits: torch.Tensor, temperatures: Sequence[float]) -> Figure:
@@ -149,7 +175,13 @@ def temperature_bars(words: Sequence[str], logits: torch.Tensor, temperatures: S
     grouped_bars(ax, words, series, (plots.GREEN, plots.BLUE, plots.ORANGE))
     ax.set(ylabel="probability", ylim=(0, 1.05))
     ax.legend()
-    return fig
+    parts = []
+    for temperature, (name, values) in zip(temperatures, series.items(), strict=True):
+        best, worst = (int(pick(values)) for pick in (np.argmax, np.argmin))
+        share = f"{words[best]} has {values[best]:.3f} and {words[worst]} {values[worst]:.3f}"
+        parts.append(f"at {temperature:g} {share}" if parts else f"{name.replace('temperature ', 'At ')} {share}")
+    bars = f"Bars of the probabilities of {len(words)} words at {len(temperatures)} temperatures."
+    return describe(fig, f"{bars} {'; '.join(parts)}.")
 
 
 def cut(
@@ -159,10 +191,12 @@ def cut(
     top_k: int | None = None,
     top_p: float | None = None,
     most: int = 12,
+    height: float | None = None,
 ) -> Figure:
-    """A distribution at a temperature, before and after top-k and top-p: bars from the likeliest token down.
+    """A distribution at a temperature, before and after top-k and top-p: bars from the most probable token down.
 
-    `words` has a name for each of the `logits` (V,); at most `most` bars are drawn.
+    `words` has a name for each of the `logits` (V,); at most `most` bars are drawn. The probability axis ends at
+    `height`, or a little above the highest bar.
     """
     order = logits.argsort(descending=True)
     plain = torch.softmax(logits[order] / temperature, 0)
@@ -174,8 +208,8 @@ def cut(
     ax.bar(range(count), final[:count].tolist(), width=0.5, color=plots.BLUE, label="after the cut")
     for place in range(count):
         text = f"{final[place]:.0%}" if kept[place] else "–"
-        height = max(float(plain[place]), float(final[place]))
-        ax.annotate(text, (place, height), (0, 2), textcoords="offset points", ha="center", va="bottom", fontsize=9)
+        higher = max(float(plain[place]), float(final[place]))
+        ax.annotate(text, (place, higher), (0, 2), textcoords="offset points", ha="center", va="bottom", fontsize=9)
     names = [words[index] for index in order[:count].tolist()]
     ax.set_xticks(range(count), labels=names, rotation=30 if count > 9 else 0)
     settings = [f"temperature {temperature:g}"]
@@ -183,9 +217,15 @@ def cut(
     settings += [f"top-p {top_p:g}"] if top_p is not None else []
     left = int(kept.sum())
     ax.set(title=f"{', '.join(settings)}: {left} of {len(order):,} tokens left", ylabel="probability")
-    ax.set_ylim(0, min(1.12, 1.3 * max(float(plain.max()), float(final.max()))))
+    ax.set_ylim(0, height or min(1.12, 1.3 * max(float(plain.max()), float(final.max()))))
     ax.legend(loc="upper right")
-    return fig
+    first = ", ".join(f"{name.strip('␣')} {p:.0%}" for name, p in zip(names, final.tolist(), strict=False) if p > 0)
+    alt = (
+        f"Bars of the {count} most probable tokens at {', '.join(settings)}: hatched before the cut, where they have "
+        f"{float(plain[:count].sum()):.0%} together, filled after it. {left} of {len(order):,} tokens are left, with "
+        f"these shares: {first}."
+    )
+    return describe(fig, alt)
 
 
 def _cut(
@@ -207,7 +247,7 @@ def beam_tree(words: Sequence[str], table: torch.Tensor, start: str, beams: int 
 
     At each step, continuations with a probability above 5 % are drawn.
     """
-    fig, ax = canvas(7.4, 3.5)
+    fig, ax = canvas(7.6, 3.5)
     first = _followers(words, table, start)
     leaves = [(word, last, p, q) for word, p in first for last, q in _followers(words, table, word)]
     best = max(leaves, key=lambda leaf: leaf[2] * leaf[3])
@@ -244,7 +284,12 @@ def beam_tree(words: Sequence[str], table: torch.Tensor, start: str, beams: int 
         note = f"{p:.2f} · {q:.2f} = {p * q:.3f}"
         note += "   beam search" if leaf == best else "   greedy" if leaf == greedy else ""
         ax.text(5.28, y, note, va="center", fontsize=9, weight="bold" if leaf in (best, greedy) else "normal")
-    return fig
+    alt = (
+        f"A tree of two steps from '{start}'. Greedy decoding goes to {greedy[0]} with {greedy[2]:.2f} and on to "
+        f"{greedy[1]}, together {greedy[2] * greedy[3]:.3f}. The most probable path is {best[0]} with {best[2]:.2f} "
+        f"and then {best[1]} with {best[3]:.2f}, together {best[2] * best[3]:.3f}."
+    )
+    return describe(fig, alt)
 
 
 def _followers(words: Sequence[str], table: torch.Tensor, word: str) -> list[tuple[str, float]]:
@@ -274,19 +319,24 @@ def checkpoint_contents() -> Figure:
         for row, (text, color, both) in enumerate(rows):
             if both or title == "save_checkpoint":
                 box(ax, x, 2.48 - 0.47 * row, text, width - 0.2, 0.36, color, fontsize=8.5)
-    return fig
+    held = "; ".join(text for text, _, _ in rows)
+    return describe(
+        fig, f"Two files side by side. The file of save_model holds the {rows[0][0]}. That of save_checkpoint: {held}."
+    )
 
 
 def perplexity_bars(texts: Sequence[str], models: Mapping[str, Sequence[float]]) -> Figure:
     """Perplexity of several models on several texts, as groups of bars on a logarithmic axis."""
     fig, ax = subplots(7.2, 3.3)
-    drawn = grouped_bars(ax, texts, models, (plots.GREY, plots.ORANGE, plots.BLUE))
+    drawn = grouped_bars(ax, texts, models, (plots.GREY, plots.GREEN, plots.ORANGE, plots.BLUE))
     for bars, values in zip(drawn, models.values(), strict=True):
         ax.bar_label(bars, [f"{value:,.0f}" if value > 10 else f"{value:.1f}" for value in values], fontsize=9)
     ax.set_yscale("log")
     ax.set(ylabel="perplexity (lower is better)", ylim=(1, 3e6))
-    ax.legend(ncols=3, loc="upper center")
-    return fig
+    ax.legend(ncols=len(models), loc="upper center", fontsize=9)
+    parts = [f"{name}: {', '.join(f'{value:,.1f}' for value in values)}" for name, values in models.items()]
+    alt = f"Bars of perplexity, on a logarithmic axis, on {', '.join(texts)}, of {len(models)} models. "
+    return describe(fig, alt + "; ".join(parts) + ".")
 
 
 def verbatim(pieces: Sequence[str], matches: int, prompt: int, per_line: int = 66) -> Figure:
@@ -315,7 +365,8 @@ def verbatim(pieces: Sequence[str], matches: int, prompt: int, per_line: int = 6
     for x, (color, text) in zip(itertools.accumulate((0.15, 1.1, 3.6)), legend, strict=False):
         ax.add_patch(Rectangle((x, 0.08), 0.24, 0.2, facecolor=color, edgecolor=plots.GREY, lw=0.8))
         ax.text(x + 0.32, 0.18, text, va="center", fontsize=9)
-    return fig
+    alt = f"A generated text, token by token. {prompt} tokens were given; the next {matches} are the training text's."
+    return describe(fig, alt)
 
 
 def two_ways(words: Sequence[str], logits: torch.Tensor, gradient: torch.Tensor, target: int) -> Figure:
@@ -328,4 +379,28 @@ def two_ways(words: Sequence[str], logits: torch.Tensor, gradient: torch.Tensor,
     right.bar_label(bars, fmt="%+.4f", fontsize=9, padding=2)
     right.axhline(0, color=plots.INK, lw=0.8)
     right.set(title="gradient of the loss", ylim=(-1.05, 1.05))
-    return fig
+    parts = [
+        f"{word} {p:.4f} and {g:+.4f}"
+        for word, p, g in zip(words, torch.softmax(logits, 0).tolist(), gradient.tolist(), strict=True)
+    ]
+    alt = f"Two bar charts, of probabilities and of gradients of the loss: {', '.join(parts)}. "
+    return describe(fig, f"{alt}The target, {words[target]}, is drawn in green.")
+
+
+def tail_mass(ks: Sequence[int], shares: torch.Tensor, texts: str) -> Figure:
+    """What the tokens beyond the k most probable ones have together, over k: mean and middle 80 % of the places.
+
+    `shares` is (places, len(ks)); `texts` says where the places are.
+    """
+    fig, ax = subplots(6.6, 3.2)
+    low, high = torch.quantile(shares, torch.tensor([0.1, 0.9]), dim=0)
+    mean = shares.mean(dim=0).tolist()
+    ax.fill_between(ks, low, high, color=plots.SKY, alpha=0.3, label="eight of ten places")
+    ax.semilogx(ks, mean, "o-", color=plots.BLUE, label="mean over all places")
+    for k, share in zip(ks, mean, strict=True):
+        ax.annotate(f"{share:.0%}", (k, share), (3, 5), textcoords="offset points", fontsize=9)
+    ax.set(xlabel="k", ylabel="probability beyond the top k", ylim=(0, 1))
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.legend()
+    values = ", ".join(f"{share:.0%} beyond the top {k:,}" for k, share in zip(ks, mean, strict=True))
+    return describe(fig, f"A falling curve of the probability of all tokens but the top k, in {texts}: {values}.")

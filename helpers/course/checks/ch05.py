@@ -318,7 +318,7 @@ def _repeated(tokens: Sequence[int], n: int) -> float:
 def exercise_5_2(
     answer: Callable, lowest: float | None = None, samples: Mapping[float, Sequence[Sequence[int]]] | None = None
 ) -> str:
-    """`answer(tokens, n)` is the share of repeated n-grams; `lowest` the lowest temperature with less than 5 %.
+    """`answer(tokens, n)` is the share of repeated n-grams; `lowest` the lowest temperature with less than 10 %.
 
     `samples` has the token ids of some texts for each temperature.
     """
@@ -366,13 +366,13 @@ def exercise_5_2(
     temperature = read_number(lowest, "The temperature")
     means = {each: sum(_repeated(text, 3) for text in texts) / len(texts) for each, texts in samples.items()}
     expect(temperature in means, f"{temperature:g} is none of {', '.join(f'{each:g}' for each in means)}.")
-    fitting = [each for each in sorted(means) if means[each] < 0.05]
+    fitting = [each for each in sorted(means) if means[each] < 0.1]
     expect(
         temperature in fitting,
         f"Your function is right. At temperature {temperature:g} it gives {means[temperature]:.1%} on average over the "
         "samples, with n = 3.",
     )
-    expect(temperature == fitting[0], f"At {temperature:g} less than 5 % is repeated, and at a lower one as well.")
+    expect(temperature == fitting[0], f"At {temperature:g} less than 10 % is repeated, and at a lower one as well.")
     return (
         "A question, a form or a test has one right answer: temperature 0 or close to it, at the price of repetition. "
         "A story or a list of ideas needs temperature, and top-k or top-p against the tail that comes with it."

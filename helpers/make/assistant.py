@@ -3,10 +3,10 @@
     python -m helpers.make.assistant train helpers/assets/course_model/assistant.safetensors
     python -m helpers.make.assistant evaluate --adapter helpers/assets/course_model/assistant.safetensors
 
-It is chapter 7's recipe for a quarter of an hour instead of one minute: the same prompt style, the same loss on the answers only,
-but `--entries` practice entries (see `helpers.make.instruction_set`), each seen once, where the chapter has 1,105. Only
-an adapter is trained, so that the result is a file of less than 3 MB beside the course model. The training saves as it
-goes; after an interruption, the same command goes on from the last save.
+It is chapter 7's recipe for a quarter of an hour instead of a minute: the same prompt style, the same loss on the
+answers only, but `--entries` practice entries (see `helpers.make.instruction_set`), each seen once. Only an adapter is
+trained, so that the result is a file of less than 3 MB beside the course model. The training saves as it goes; after an
+interruption, the same command goes on from the last save.
 
 `evaluate` prints, by group of tasks, how many answers agree with the reference, and their token F1: for the test part
 of the embedded set, and for requests made of words that no entry to train on has.

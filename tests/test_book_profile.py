@@ -28,7 +28,7 @@ SAME_IN_BOTH = {
         "2,213 trainable parameters",
         "tensor([[-0.1262,  0.1080, -0.1792]], grad_fn",
         "epoch 2, batch 2: loss 0.13",
-        "the same within rounding: True",
+        "all differences are below a millionth: True",
     ],
     "appendix_b_references.ipynb": ["same as PyTorch's: True"],
 }

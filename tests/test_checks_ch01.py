@@ -63,7 +63,7 @@ WRONG = [
     ("1.1", lambda counts, token: most_probable(counts, token) or "", "None is expected"),
     ("1.1", lambda counts, token: max(counts.get(token, {}).items(), key=lambda i: i[1], default=None), "the pair"),
     ("1.1", lambda counts, token: max(counts.get(token, {}).values(), default=None), "a count"),
-    ("1.1", lambda counts, token: None, "Is there a return"),
+    ("1.1", lambda counts, token: print(end=""), "Is there a return"),
     ("1.1", lambda counts, token: " dog" if token in counts else None, "never follows"),
     ("1.1", lambda counts, token: min(d := counts.get(token, {}), key=d.get, default=None), "occurs more often"),
     ("1.2", lambda tokens, context_length: tuple(training_pairs(tokens, context_length)), "A list of pairs"),

@@ -318,7 +318,8 @@ class TestLoadText:
         assert load_instructions("instruction-data") == entries
 
     @pytest.mark.parametrize(
-        ("load", "known"), [(load_messages, "messages, sms-spam-coll"), (load_instructions, "instructions, instr")]
+        ("load", "known"),
+        [(load_messages, "messages, paraphrases, sms-spam-coll"), (load_instructions, "instructions, instr")],
     )
     def test_unknown_data(self, load, known):
         with pytest.raises(ValueError, match=f"name='story' is not a set of .*; there are {known}"):

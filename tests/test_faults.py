@@ -1235,7 +1235,7 @@ ARGUMENTS = [
     ("exact_match(None, 'a')", lambda: exact_match(None, "a"), "not NoneType"),
     ("token_f1('a', 3)", lambda: token_f1("a", 3), "not int"),
     ("select references, chapter='9'", lambda: select(load_references(), "9"), "chapter='9'"),
-    ("ToyDataset, 2 examples and 1 label", lambda: ToyDataset(torch.zeros(2, 1), torch.zeros(1)), "2 examples"),
+    ("ToyDataset, 2 examples and 1 label", lambda: ToyDataset(torch.zeros(2, 1), torch.zeros(1)), "2, one per row"),
     ("TokenWindows, too short", lambda: TokenWindows(np.zeros(3, dtype="<u2"), 5), "3 tokens"),
     ("open_corpus of no folder", lambda: open_corpus("nothing"), "nothing is not a folder"),
     ("query_model, num_ctx and an address of no kind", lambda: query_model("p", url="x"), "url='x'"),

@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from .. import plots
 from ..plots import arrow, box, canvas, decimals, describe, subplots, write
+from .shared import number_formats
 
 
 def fields() -> Figure:
@@ -34,6 +35,9 @@ def fields() -> Figure:
         ax.text(right - 0.15, top - 0.25, note, va="center", ha="right", fontsize=9)
     says = ", ".join(f"{name} ({note})" for name, note, _ in kinds)
     return describe(fig, f"Four boxes, each inside the one before it: {says}.")
+
+
+float_formats = number_formats  # appendix D shows the same picture
 
 
 def three_parts() -> Figure:

@@ -144,6 +144,10 @@ class Chat:
         message, self.message, self.answer = self.message, "", ""
         return message
 
+    def start_over(self) -> None:
+        """Forget everything that was said."""
+        self.before = self.message = self.answer = ""
+
     def prompt(self, message: str, room: int) -> torch.Tensor:
         """The token ids (T,) that the model is given, with `room` tokens of its context left for the reply.
 
@@ -307,7 +311,7 @@ def main(arguments: list[str] | None = None) -> int:
             print()
             return 0
         if message.strip() == "/new":
-            chat.before = chat.message = chat.answer = ""
+            chat.start_over()
             continue
         if message.strip() == "/again":
             message = chat.take_back()

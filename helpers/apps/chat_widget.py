@@ -94,7 +94,7 @@ class ChatWidget:
         self.stopping = True
 
     def _start_over(self, _click: ipywidgets.Button) -> None:
-        self.chat.before = self.chat.message = self.chat.answer = ""
+        self.chat.start_over()
         self._set([])
         self._say("")
         self._show_busy(False)

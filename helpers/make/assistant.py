@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -36,13 +35,13 @@ from ..instructions import (
     split_entries,
 )
 from ..judges import exact_match, token_f1
-from ..lora import load_adapter, merge_lora, replace_linear_with_lora, save_adapter
-from ..pretrained import COURSE_MODEL_FILE, load_course_model
+from ..lora import replace_linear_with_lora, save_adapter
+from ..pretrained import COURSE_MODEL_FILE, load_assistant, load_course_model
 from ..settings import get_device
-from ..speed.memory import keep_freed_memory
 from ..texts import GROUPS
 from ..tokenizers import get_tokenizer
 from ..training import Progress, training_steps
+from .commands import run
 from .instruction_set import draw, kinds, make_entries, practice_entries
 
 RANK, ALPHA, TARGETS = 24, 48, "trf_blocks"  # a file of 2.65 MB
@@ -95,12 +94,9 @@ def train(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Print how good the answers are, by group of tasks."""
-    model, cfg = load_course_model(options.model)
-    if options.adapter:
-        load_adapter(model, options.adapter)
-        merge_lora(model)
-    device = get_device(options.device)
-    model.to(device).eval()
+    given = options.adapter, options.model
+    model, cfg = load_assistant(*given) if options.adapter else load_course_model(options.model)
+    model.to(get_device(options.device))
     own = make_entries()
     start, end = (len(part) for part in split_entries(own)[:2])
     sets = {"the test part of the embedded set": (own[start : start + end], kinds()[start : start + end])}
@@ -124,7 +120,7 @@ def print_scores(entries: Sequence[Entry], answers: Sequence[str], names: Sequen
         score = exact_match(answer, entry["output"]), token_f1(answer, entry["output"])
         rows["all"].append(score)
         if names:
-            group = next((group for group, kinds in GROUPS.items() if names[number] in kinds), "other")
+            group = next(group for group, kinds in GROUPS.items() if names[number] in kinds)
             rows.setdefault(group, []).append(score)
     for group, scores in rows.items():
         exact, f1 = (100 * sum(column) / len(scores) for column in zip(*scores, strict=True))
@@ -154,16 +150,9 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one of the commands; what can go wrong becomes a sentence and a non-zero status."""
+    """Run one of the commands."""
     options = read_options(arguments)
-    if getattr(options, "keep_freed_memory", False):
-        keep_freed_memory()  # each update frees and allocates the same large blocks
-    try:
-        (train if options.command == "train" else evaluate)(options)
-    except (ValueError, OSError, ArithmeticError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted: the same command goes on from the last save")
+    run({"train": train, "evaluate": evaluate}[options.command], options)
 
 
 if __name__ == "__main__":

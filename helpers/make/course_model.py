@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -45,9 +44,9 @@ from ..pretrained import load_course_model, save_course_model
 from ..settings import bfloat16_is_native, get_device
 from ..speed.fused import fuse
 from ..speed.loss import SoftmaxLoss
-from ..speed.memory import keep_freed_memory
 from ..tokenizers import END_OF_TEXT, get_tokenizer
 from ..training import Progress, evaluated_steps
+from .commands import run
 from .corpus_tokens import VOCABULARY, Classes, DrawnWindows, prepare, read_tokens, windows_in_order
 
 CONFIG = gpt_config("124M", context_length=512, emb_dim=256, n_heads=4, n_layers=6, drop_rate=0.0, qkv_bias=True)
@@ -343,28 +342,25 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def run_command(options: argparse.Namespace) -> None:
+    """Run the command that the options name."""
+    if options.command == "prepare":
+        prepare(options.corpus, options.modern, options.tokens)
+    elif options.command == "train":
+        train(options)
+    elif options.command == "decay":
+        decay(options)
+    elif options.command == "evaluate":
+        model, _ = load_course_model(options.model)
+        perplexities(model, read_tokens(options.tokens)[1], get_device(options.device), options.windows)
+    else:
+        model, _ = load_course_model(options.model)
+        print_samples(model, options.prompt, options.count, options.temperature, options.tokens)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run one of the commands; what can go wrong becomes a sentence and a non-zero status."""
-    options = read_options(arguments)
-    if getattr(options, "keep_freed_memory", False):
-        keep_freed_memory()  # each update frees and allocates the same large blocks
-    try:
-        if options.command == "prepare":
-            prepare(options.corpus, options.modern, options.tokens)
-        elif options.command == "train":
-            train(options)
-        elif options.command == "decay":
-            decay(options)
-        elif options.command == "evaluate":
-            model, _ = load_course_model(options.model)
-            perplexities(model, read_tokens(options.tokens)[1], get_device(options.device), options.windows)
-        else:
-            model, _ = load_course_model(options.model)
-            print_samples(model, options.prompt, options.count, options.temperature, options.tokens)
-    except (ValueError, OSError, ArithmeticError, ImportError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted: the same command goes on from the last save")
+    run(run_command, read_options(arguments))
 
 
 if __name__ == "__main__":

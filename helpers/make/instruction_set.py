@@ -1,8 +1,9 @@
 """Makes the embedded instruction set from its seeds: `python -m helpers.make.instruction_set` writes its files again.
 
-The kinds of task are in `instruction_kinds`, the words and a small grammar in `instruction_words`. All is drawn from
-seeded generators, so that the files come out the same, byte for byte, on every machine: `instructions.json`, and
-`kinds.json` with the kind of task of each entry, which `helpers.texts.kind_of` reads.
+The kinds of task are in `instruction_kinds` and `instruction_facts`, the words in `instruction_words`, a small grammar
+in `instruction_grammar`. All is drawn from seeded generators, so that the files come out the same, byte for byte, on
+every machine: `instructions.json`, and `kinds.json` with the kind of task of each entry, which `helpers.texts.kind_of`
+reads.
 
     python -m helpers.make.instruction_set --practice 20000 practice.json   # more entries to train on
     python -m helpers.make.instruction_set --unseen 300 unseen.json         # test requests of words set aside

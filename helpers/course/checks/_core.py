@@ -12,7 +12,7 @@ import html
 import json
 import re
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
@@ -273,6 +273,30 @@ def same(got: Any, expected: Any, rtol: float = RTOL, atol: float = ATOL) -> boo
         return got == expected
     a, b = read_tensor(got), read_tensor(expected)
     return a.shape == b.shape and torch.allclose(a, b, rtol=rtol, atol=atol)
+
+
+def all_agree(
+    got: Sequence[Any], expected: Sequence[Any], slips: Iterable[tuple[Iterable[Any], str]] = (), **tolerance: float
+) -> bool:
+    """Whether the results of all cases agree with what is expected of them, as `same` says.
+
+    Where they do not, the first slip that explains every one of them raises `Hint`: `slips` has what a known mistake
+    gives in each case, and its hint.
+    """
+
+    def agree(values: Iterable[Any]) -> bool:
+        return all(same(result, value, **tolerance) for result, value in zip(got, values, strict=True))
+
+    if agree(expected):
+        return True
+    for wrong, hint in slips:
+        expect(not agree(wrong), hint)
+    return False
+
+
+def copies(values: Iterable[Any]) -> list:
+    """Arguments to hand to a learner's function: tensors are copied, so that what is changed in them does not count."""
+    return [value.clone() if isinstance(value, torch.Tensor) else value for value in values]
 
 
 def expect_close(

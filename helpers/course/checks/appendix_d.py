@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from ._core import (
     Hint,
+    all_agree,
     exercise,
     expect,
     expect_close,
@@ -26,19 +27,6 @@ from ._core import (
 )
 
 Batches = Sequence[tuple[torch.Tensor, torch.Tensor]]
-
-
-def _explain(got: Sequence, expected: Sequence, slips: Iterable[tuple[Sequence, str]] = (), **tolerance: float) -> bool:
-    """Whether all results agree with what is expected; raises the `Hint` of the first slip that explains them all."""
-
-    def agrees(values: Sequence) -> bool:
-        return all(same(result, value, **tolerance) for result, value in zip(got, values, strict=True))
-
-    if agrees(expected):
-        return True
-    for wrong, hint in slips:
-        expect(not agrees(wrong), hint)
-    return False
 
 
 # What an AdamW step can do wrong, with the hint for it.
@@ -119,7 +107,7 @@ def exercise_d_1(answer: Callable[..., Sequence[torch.Tensor]]) -> str:
         (summed, "m is an average: the shares of the old average and of the gradient add up to 1."),
         (with_l2, _ADAM_SLIPS["L2"]),
     ]
-    expect(_explain(firsts, right, slips), "The new m is not 0.9 of the old one plus 0.1 of the gradient.")
+    expect(all_agree(firsts, right, slips), "The new m is not 0.9 of the old one plus 0.1 of the gradient.")
     seconds = [v / scale**2 for _, _, v, scale in results]
     right = [_adamw(*case)[2] / result[3] ** 2 for case, result in zip(cases, results, strict=True)]
     beta1 = [(0.9 * v + 0.1 * g**2).double() / s**2 for (_, g, _, v, *_), (*_, s) in zip(cases, results, strict=True)]
@@ -128,10 +116,12 @@ def exercise_d_1(answer: Callable[..., Sequence[torch.Tensor]]) -> str:
         (beta1, "v forgets more slowly than m: its shares are 0.999 and 0.001."),
         (plain, "v is an average of squares."),
     ]
-    expect(_explain(seconds, right, slips), "The new v is not 0.999 of the old one plus 0.001 of the squared gradient.")
+    expect(
+        all_agree(seconds, right, slips), "The new v is not 0.999 of the old one plus 0.001 of the squared gradient."
+    )
     taken = [(p - case[0].double()) / case[5] for (p, *_), case in zip(results, cases, strict=True)]
     tolerance = {"rtol": 1e-3, "atol": 2e-5}
-    fits = _explain(taken, moves(), [(moves(slip), hint) for slip, hint in _ADAM_SLIPS.items()], **tolerance)
+    fits = all_agree(taken, moves(), [(moves(slip), hint) for slip, hint in _ADAM_SLIPS.items()], **tolerance)
     expect(fits, "The new m and v are right. The new p is not: compare its two parts, the move and the decay, by hand.")
     return (
         "These are the numbers of torch.optim.AdamW. The correction matters in the first updates only; the decay pulls "
@@ -239,7 +229,7 @@ def exercise_d_4(answer: Callable[..., Sequence[torch.Tensor]]) -> str:
         (always, "A gradient that is shorter than max_norm was made longer. Clipping only ever shortens."),
         (squares, "The factor has the sum of the squares in it; the norm is the square root of that sum."),
     ]
-    if not _explain(results, right, slips):
+    if not all_agree(results, right, slips):
         raise Hint(next(r for r, a, b in zip(reports, results, right, strict=True) if not same(a, b)))
     return (
         "One norm for all gradients together, one factor for all of them, and nothing done to gradients that are short "
@@ -413,7 +403,7 @@ def exercise_d_7(answer: Callable[[float], float]) -> str:
             "That is the distance to the next larger number, which does arrive.",
         ),
     ]
-    if _explain(got, right, slips, rtol=1e-6, atol=0):
+    if all_agree(got, right, slips, rtol=1e-6, atol=0):
         return (
             "What is lost depends on the weight's size, and sums half-way between two numbers are rounded to the one "
             "whose last bit is 0. So trying it is safer than a formula, and about 1/256 of a weight is what gets lost."

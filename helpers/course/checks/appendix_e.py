@@ -11,6 +11,8 @@ from ...lora import lora_layers, replace_linear_with_lora
 from ._core import (
     AnswerError,
     Hint,
+    all_agree,
+    copies,
     exercise,
     expect,
     expect_close,
@@ -26,19 +28,11 @@ from ._core import (
 _ABOUT_SHAPES = "shape|size"  # in PyTorch's messages
 
 
-def _same_all(got: Sequence, expected: Sequence) -> bool:
-    return all(same(a, b) for a, b in zip(got, expected, strict=True))
-
-
 def _untouched(given: Sequence, before: Sequence) -> None:
     """Raise `Hint` if one of the tensors that were handed in has changed."""
     for a, b in zip(given, before, strict=True):
         kept = not isinstance(a, torch.Tensor) or torch.equal(a, b)
         expect(kept, "A tensor that was handed in has changed. Make a new one.")
-
-
-def _copies(values: Sequence) -> list:
-    return [value.clone() if isinstance(value, torch.Tensor) else value for value in values]
 
 
 def _target(generator: torch.Generator, d_in: int, d_out: int) -> torch.Tensor:
@@ -121,7 +115,7 @@ def exercise_e_2(answer: Callable[..., torch.Tensor]) -> str:
     for d_in, d_out, rank, alpha in ((5, 3, 2, 8.0), (3, 6, 1, 0.5), (4, 4, 2, 3.0), (6, 6, 4, 2.0)):
         shapes = ((2, 3, d_in), (d_out, d_in), (d_out,), (d_in, rank), (rank, d_out))
         case = [*(torch.randn(shape, generator=generator) for shape in shapes), alpha]
-        given, name = _copies(case), f"With d_in={d_in}, d_out={d_out}, rank={rank}, alpha={alpha:g}:"
+        given, name = copies(case), f"With d_in={d_in}, d_out={d_out}, rank={rank}, alpha={alpha:g}:"
         with explained(RuntimeError, f"{name} nn.Linear keeps its weight as (d_out, d_in).", _ABOUT_SHAPES):
             got = answer(*given)
         results.append(read_tensor(got, f"{name} A tensor"))
@@ -129,12 +123,11 @@ def exercise_e_2(answer: Callable[..., torch.Tensor]) -> str:
         cases.append(case)
         names.append(name)
     expected = [_lora_forward(*case) for case in cases]
-    if not _same_all(results, expected):
-        for slip, hint in _FORWARD_SLIPS:
-            expect(not _same_all(results, [slip(*case) for case in cases]), hint)
+    slips = (((slip(*case) for case in cases), hint) for slip, hint in _FORWARD_SLIPS)
+    if not all_agree(results, expected, slips):
         flipped = [_lora_forward(x, weight.T, *rest) for x, weight, *rest in cases[2:]]
         hint = "In the square layers weight lies the wrong way round: nn.Linear keeps it as (d_out, d_in)."
-        expect(not _same_all(results[2:], flipped), hint)
+        expect(not all_agree(results[2:], flipped), hint)
     for name, got, right in zip(names, results, expected, strict=True):
         expect_close(got, right, name)
     return (
@@ -253,7 +246,7 @@ def exercise_e_4(answer: Callable[..., tuple]) -> str:
         a1, b1, a2, b2 = (torch.randn(shape, generator=generator) for shape in shapes)
         case = f"With ranks {r1} and {r2}, alphas {alpha1:g} and {alpha2:g}:"
         before = [a1, b1, alpha1, a2, b2, alpha2]
-        given = _copies(before)
+        given = copies(before)
         with explained(RuntimeError, f"{case} A1 and A2 have equally many rows, B1 and B2 columns.", _ABOUT_SHAPES):
             got = answer(*given)
         _untouched(given, before)

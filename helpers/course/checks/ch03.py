@@ -11,8 +11,10 @@ import torch
 from ...attention import CausalAttention, SelfAttention_v1, SelfAttention_v2
 from ._core import (
     Hint,
+    all_agree,
     brief,
     call,
+    copies,
     exercise,
     expect,
     expect_close,
@@ -39,11 +41,8 @@ def _expect_all(
     puts a case into words; `otherwise` is as in `expect_close`.
     """
     expected = [right(*case) for case in cases]
-    copies = [[part.clone() if isinstance(part, torch.Tensor) else part for part in case] for case in cases]
-    results = [read(answer(*copy)) for copy in copies]
-    if not all(map(same, results, expected)):
-        for slip, hint in slips:
-            expect(not all(same(result, slip(*case)) for result, case in zip(results, cases, strict=True)), hint)
+    results = [read(answer(*copies(case))) for case in cases]
+    all_agree(results, expected, (((slip(*case) for case in cases), hint) for slip, hint in slips))
     for result, number, case in zip(results, expected, cases, strict=True):
         expect_close(result, number, tried(*case), otherwise=otherwise)
     return results

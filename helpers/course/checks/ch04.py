@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ...gpt import GELU, GPT_CONFIG_124M, GPTModel, TransformerBlock, gpt_config
 from ._core import (
     Hint,
+    all_agree,
     call,
     exercise,
     expect,
@@ -51,10 +52,8 @@ def _expect_all(
     **tolerance: float,
 ) -> None:
     """Raise `Hint` unless every result agrees with what is expected; a slip explains an answer if it fits all cases."""
-    if all(same(got, right, **tolerance) for got, right in zip(results, expected, strict=True)):
+    if all_agree(results, expected, slips, **tolerance):
         return
-    for wrong, hint in slips:
-        expect(not all(same(got, value, **tolerance) for got, value in zip(results, wrong, strict=True)), hint)
     for got, right, case in zip(results, expected, cases, strict=True):
         expect_close(got, right, case, **tolerance)
 

@@ -11,6 +11,7 @@ import torch
 from ...classification import last_real_token
 from ...gpt import GPTModel, gpt_config
 from ._core import (
+    all_agree,
     exercise,
     expect,
     expect_close,
@@ -27,13 +28,11 @@ Tried = tuple[str, float, float, dict[str, float]]  # a case, what came, what wa
 
 def _judge(tried: Sequence[Tried]) -> None:
     """Raise `Hint` unless all results are as expected; the hint of a slip is given if the slip explains every case."""
-    failed = [(case, got, expected, slips) for case, got, expected, slips in tried if not same(got, expected)]
-    if not failed:
-        return
-    case, got, expected, slips = failed[0]
-    for hint in slips:
-        expect(not all(same(came, slip[hint]) for _, came, _, slip in tried), f"{case} {hint}")
-    expect_close(got, expected, case)
+    _, results, right, mistakes = zip(*tried, strict=True)
+    for case, got, expected, slips in tried:
+        if not same(got, expected):
+            all_agree(results, right, (([given[hint] for given in mistakes], f"{case} {hint}") for hint in slips))
+            expect_close(got, expected, case)
 
 
 def _recalls(labels: Sequence, predicted: Sequence) -> list[float]:

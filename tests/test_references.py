@@ -66,7 +66,7 @@ class TestFile:
         assert table.loc[table["title"] == part, "year"].tolist() == [year]
 
     def test_sections_and_exercises_in_the_notes_exist(self, table):
-        """"Section 4.6" is one of the course, "its section 3.2.1" one of the paper's."""
+        """ "Section 4.6" is one of the course, "its section 3.2.1" one of the paper's."""
         cells = [cell for path in all_notebooks() for cell in nbformat.read(path, as_version=4).cells]
         prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
         there = set(re.findall(r"^#+ ([1-7A-E](?:\.\d+)+) ", prose, re.MULTILINE))

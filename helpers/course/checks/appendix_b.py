@@ -140,9 +140,7 @@ _NORMALIZER_SLIPS = (
         "When a new largest score comes, you begin the sum anew. The scores before it count, too.",
     ),
     (
-        lambda scores: _in_one_pass(
-            scores, lambda total, old, new, score: total * _exp(new - old) + _exp(score - new)
-        ),
+        lambda scores: _in_one_pass(scores, lambda total, old, new, score: total * _exp(new - old) + _exp(score - new)),
         "The sum so far is changed by the right factor upside down: is it to become larger or smaller?",
     ),
     (

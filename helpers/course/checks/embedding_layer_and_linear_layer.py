@@ -141,9 +141,7 @@ def _gradients_by_hand(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The gradients of the probabilities, (..., V), and of the table, (V, C), from that of the output, in a loop."""
     for_shares, for_table = torch.zeros_like(probabilities), torch.zeros_like(table)
-    places = zip(
-        probabilities.flatten(0, -2), for_shares.flatten(0, -2), output_gradient.flatten(0, -2), strict=True
-    )
+    places = zip(probabilities.flatten(0, -2), for_shares.flatten(0, -2), output_gradient.flatten(0, -2), strict=True)
     for shares, for_place, gradient in places:
         for token_id, share in enumerate(shares.tolist()):
             for_place[token_id] = (gradient * table[token_id]).sum()

@@ -127,7 +127,7 @@ def timeline(table: pd.DataFrame, since: int = 2012) -> Figure:
     ax.axvline(since - 0.5, color=plots.GREY, lw=1, linestyle=":")
     for year in range(since, last):
         ax.axvline(year + 0.5, color=plots.SHADE, lw=1, zorder=0)
-    ax.set_xticks(range(since - 1, last + 1), ["older", *(f"{year}" for year in range(since, last + 1))], fontsize=8)
+    ax.set_xticks(range(since - 1, last + 1), ["older", *(f"{year}" for year in range(since, last + 1))], fontsize=7.6)
     ax.set_yticks(range(len(labels)), labels, fontsize=8.5)
     ax.set(xlim=(since - 1.5, last + 0.5), ylim=(len(labels) - 0.4, -0.6), xlabel="year of the first public version")
     ax.tick_params(length=0)

@@ -143,10 +143,10 @@ NOTEBOOKS = (
         file="appendix_b_references.ipynb",
         title="References and further reading",
         short="References",
-        builds="a paper's formula turned into code and its claim tested; what to read first for each chapter; the "
-        "whole list of references, to filter",
-        minutes=40,
-        seconds=(5, 5),
+        builds="a paper's formula turned into code, its claim and its assumption tested; what to read first for each "
+        "chapter; the whole list of references, to filter",
+        minutes=45,
+        seconds=(7, 7),
         arithmetic=0.1,
         needs=("4",),
     ),
@@ -201,7 +201,7 @@ NOTEBOOKS = (
         number="bonus-embedding",
         file="bonus/embedding_layer_and_linear_layer.ipynb",
         title="Embedding layers and linear layers",
-        builds="one as the other, their gradients and costs, and one table for both ends of a GPT",
+        builds="one as the other, their gradients and costs, mixtures of tokens, one table for both ends of a GPT",
         minutes=40,
         seconds=(6, 6),
         arithmetic=0.2,

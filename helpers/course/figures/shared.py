@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 from matplotlib.patches import Rectangle
 
 from ..plots import (
@@ -23,8 +24,17 @@ from ..plots import (
     canvas,
     describe,
     heatmap,
+    visible,
     write,
 )
+
+
+def drawable(token: str | bytes, most: int = 40) -> str:
+    """A token as it can be drawn: at most `most` characters, a box for one that the font lacks, $ without a formula."""
+    font = get_font(findfont("DejaVu Sans"))
+    shown = "".join(char if font.get_char_index(ord(char)) else "□" for char in visible(token))
+    shown = shown if len(shown) <= most else shown[: most - 1] + "…"
+    return shown.replace("$", r"\$")
 
 
 def number_formats() -> Figure:

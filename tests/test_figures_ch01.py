@@ -31,7 +31,7 @@ def words_on(fig):
     [
         lambda: figures.growing_text(STRANGE[:5], STEPS),
         lambda: figures.continuations({"one": (STRANGE, STEPS), "two": (["a"], []), "three": ([], STEPS * 9)}),
-        lambda: figures.next_token_bars({"a $ title $": STEPS, "nothing": [], "third": STEPS[:1]}),
+        lambda: figures.next_token_bars({"a $ title $\nof 안녕": STEPS, "nothing": [], "third": STEPS[:1]}),
         lambda: figures.next_token_bars({f"{n}\nprompt": STEPS for n in range(6)}, cols=3),
         lambda: sentence_pattern(STRANGE, torch.eye(len(STRANGE)), "chapter 3's heads"),
     ],

@@ -30,7 +30,7 @@ from ..plots import (
     subplots,
     write,
 )
-from .shared import attention_mask, drawable
+from .shared import attention_mask, drawable, printable
 
 Steps = Sequence[tuple[str, float]]  # tokens, each with the probability it had
 
@@ -74,7 +74,7 @@ def next_token_bars(panels: Mapping[str, Steps], cols: int = 2, height: float = 
         for place, (_, probability) in enumerate(steps):
             ax.text(probability + 0.02 * most, place, f"{probability:.3f}", va="center", fontsize=8)
         ax.set_yticks(places, labels=[drawable(token, most=14) for token, _ in steps])
-        ax.set_title(title.replace("$", r"\$"), fontsize=9.5 if cols < 3 else 8.3)
+        ax.set_title(printable(title), fontsize=9.5 if cols < 3 else 8.3)
         ax.set_xlim(0, 1.28 * most)
         ax.invert_yaxis()
         ax.tick_params(axis="y", length=0)
@@ -390,7 +390,7 @@ def _notebook(ax: Axes, notebook: Notebook, x: float, y: float, color: str) -> N
         lines += ["(you are here)"] * here
         if len(lines) * 1.25 * size / 72 <= _TALL - 0.06:
             break
-    text = "\n".join(lines).replace("$", r"\$")
+    text = printable("\n".join(lines))
     box(ax, x + _BOX / 2, y - _TALL / 2, text, width=_BOX, height=_TALL, color=color, fontsize=size)
     ax.patches[-1].set_linewidth(2.2 if here else 1)
 

@@ -29,12 +29,16 @@ from ..plots import (
 )
 
 
-def drawable(token: str | bytes, most: int = 40) -> str:
-    """A token as it can be drawn: at most `most` characters, a box for one that the font lacks, $ without a formula."""
+def printable(text: str) -> str:
+    """A text as it can be drawn: with a box for each character that the font lacks, and $ without a formula."""
     font = get_font(findfont("DejaVu Sans"))
-    shown = "".join(char if font.get_char_index(ord(char)) else "□" for char in visible(token))
-    shown = shown if len(shown) <= most else shown[: most - 1] + "…"
-    return shown.replace("$", r"\$")
+    return "".join(c if c == "\n" or font.get_char_index(ord(c)) else "□" for c in text).replace("$", r"\$")
+
+
+def drawable(token: str | bytes, most: int = 40) -> str:
+    """A token as it can be drawn: at most `most` characters, spaces and new lines made visible (see `printable`)."""
+    shown = visible(token)
+    return printable(shown if len(shown) <= most else shown[: most - 1] + "…")
 
 
 def number_formats() -> Figure:

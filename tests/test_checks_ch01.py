@@ -181,11 +181,11 @@ def story():
     return tokens[:cut], tokens[cut:]
 
 
-DOOR = "There was a knock at the"
+DOOR = "She heard a knock on the"
 
 RIGHT = [
     *[("1.A", answer) for answer in (most_probable, by_counter, by_sorting)],
-    *[("1.B", answer) for answer in (DOOR, ["There", " was", " a", " knock", " at", " the"])],
+    *[("1.B", answer) for answer in (DOOR, ["She", " heard", " a", " knock", " on", " the"])],
     *[("1.C", answer) for answer in (training_pairs, pairs_in_a_loop)],
     ("1.C", lambda t, n: [[t[:i][-n:], t[i]] for i in range(1, len(t))]),
     *[("1.D", answer) for answer in (by_cutting, by_changing_and_adding, by_growing)],
@@ -234,7 +234,7 @@ WRONG = [
 ]
 
 # What must never stand in a hint: the decisive piece of each solution.
-SECRETS = {"1.A": ["key="], "1.B": ["knock", "opened"], "1.C": ["max(0"], "1.D": ["[:"], "1.E": ["log(("]}
+SECRETS = {"1.A": ["key="], "1.B": ["knock", "opened", "shut"], "1.C": ["max(0"], "1.D": ["[:"], "1.E": ["log(("]}
 
 
 @pytest.mark.parametrize(("number", "answer"), RIGHT)

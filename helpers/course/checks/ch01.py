@@ -234,8 +234,9 @@ def exercise_1_d(answer: Callable[[Callable[[list[str]], list], list[str]], bool
         wrong = [(text, verdict) for text, verdict in zip(texts, row, strict=True) if verdict != causal]
         if wrong:
             text, verdict = wrong[0]
-            says = "You call a function causal that is not" if verdict else "A causal function is not causal to you"
-            raise Hint(f"{says}: {what}. Tried with the tokens {text}.")
+            says = "You call a function causal that is not" if verdict else "You refuse a causal function"
+            more = "" if verdict else " Where a token has changed, and after it, outputs may change too."
+            raise Hint(f"{says}: {what}.{more} Tried with the tokens {text}.")
     return (
         f"All {len(_READERS)} functions are told apart, and you have not looked into any of them. Chapters 3 and 4 "
         "test attention and a whole GPT in this way: change the future, watch the past."
@@ -285,6 +286,10 @@ _NGRAM_SLIPS: tuple[tuple[Callable[..., float], str], ...] = (
         lambda train, test, n: _ngram(train, test, n, open_end=True),
         "You also count a context at the very end of `train`, where nothing follows it.",
     ),
+    (
+        lambda train, test, n: _ngram(train, test, n, open_end=n > 1),
+        "You also count a context at the very end of `train`, where nothing follows it.",
+    ),
     (lambda train, test, n: _ngram(train, test, n, one=0), "The 1 that d adds for each token is missing."),
     (lambda train, test, n: _ngram(train, test, n, vocabulary=0), "The divisor of d lacks the vocabulary's size."),
     (lambda train, test, n: _ngram(train, test, n, weight=1), "The doubt has a weight of 1 in place of 20."),
@@ -328,13 +333,13 @@ def exercise_1_e(
         expect(got is not None, "Your function returned nothing: is there a return at its end?")
         expect(given == (first, second), "Your function changes the lists that it is given.")
         results.append(read_number(got))
+    expected = [_ngram(*case) for case in cases]
+    slips = [([slip(*case) for case in cases], hint) for slip, hint in _NGRAM_SLIPS]
+    all_agree(results, expected, slips, rtol=1e-3, atol=0)
     expect(
         results[0] != results[-1],
         "For two texts to count in, your function returns the same. Does it count in `train`, its argument?",
     )
-    expected = [_ngram(*case) for case in cases]
-    slips = [([slip(*case) for case in cases], hint) for slip, hint in _NGRAM_SLIPS]
-    all_agree(results, expected, slips, rtol=1e-3, atol=0)
     for got, right, (_, second, n) in zip(results, expected, cases, strict=True):
         hint = f"your function gives {got:.4g}, which is too {'large' if got > right else 'small'}. Work out the first "
         case = f"For a text of 60 tokens and a test of {len(second)}, with n={n}:"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 
 import numpy as np
@@ -207,10 +206,10 @@ WRONG = [
     ("1.A", lambda counts, token: min(d := counts.get(token, {}), key=d.get, default=None), "occurs more often"),
     ("1.A", lambda counts, token: max(counts.get(token, {}), default=None), "occurs more often"),
     ("1.B", "", "is empty"),
-    ("1.B", "He opened the old wooden garden gate and the", "tokens"),
+    ("1.B", "He opened the old wooden garden gate and the", "at most 6 are allowed"),
     ("1.B", "The door! The", "has the word in it"),
     ("1.B", "He knocked at the ", "one is too many"),
-    ("1.B", "She ate the", "are the least"),
+    ("1.B", "She ate the", "at least 0.6 is asked for"),
     ("1.B", "Once upon a time", "Its first tokens are"),
     ("1.B", 0.6, "is expected, not float"),
     ("1.B", ["He", 3], "the list of its tokens"),
@@ -236,7 +235,7 @@ WRONG = [
 ]
 
 # What must never stand in a hint: the decisive piece of each solution.
-SECRETS = {"1.A": ["key="], "1.B": ["knock", "opened", "shut"], "1.C": ["max(0"], "1.D": ["[:"], "1.E": ["log(("]}
+SECRETS = {"1.A": ["key="], "1.B": ["knock", "opened", "shut"], "1.C": ["max(0"], "1.D": ["[:"], "1.E": ["+ 20"]}
 
 
 @pytest.mark.parametrize(("number", "answer"), RIGHT)
@@ -272,7 +271,7 @@ def test_perplexities_of_ngrams(answer, story):
         (lambda train, test, n: ngram_perplexity(train, test, n, open_end=n > 1), "at the very end of `train`"),
         (lambda train, test, n: ngram_perplexity(train, test, n, one=0), "The 1 that d adds"),
         (lambda train, test, n: ngram_perplexity(train, test, n, vocabulary=0), "lacks the vocabulary's size"),
-        (lambda train, test, n: ngram_perplexity(train, test, n, weight=1), "a weight of 1"),
+        (lambda train, test, n: ngram_perplexity(train, test, n, weight=1), "as much as one stretch"),
         (lambda train, test, n: math.log(ngram_perplexity(train, test, n)), "One step is left"),
         (lambda train, test, n: 1 / ngram_perplexity(train, test, n), "look at the sign"),
         (lambda train, test, n: ngram_perplexity(TRAIN, TEST, 2), "Does it count in `train`, its argument"),
@@ -287,7 +286,7 @@ def test_perplexities_of_ngrams(answer, story):
 def test_wrong_perplexities(answer, hint, story):
     verdict = checks.exercise_1_e(answer, 3, *story)
     fails(verdict, hint)
-    assert SECRETS["1.E"][0] not in re.sub(r"in line \d+: `.*`", "", verdict.message)  # the learner's own line aside
+    assert SECRETS["1.E"][0] not in verdict.message
 
 
 def test_where_it_gets_worse(story):

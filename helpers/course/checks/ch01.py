@@ -102,7 +102,7 @@ def exercise_1_b(answer: str | Sequence[str] | Sequence[int]) -> str:
     expect(bool(ids), "Your prompt is empty.")
     expect("door" not in prompt.lower(), "Your prompt itself has the word in it; the model should come upon it.")
     pieces = [tokenizer.decode([token_id]) for token_id in ids]
-    expect(len(ids) <= most, f"Your prompt has {len(ids)} tokens, {pieces}; {most} are the most.")
+    expect(len(ids) <= most, f"Your prompt has {len(ids)} tokens, {pieces}; at most {most} are allowed.")
     expect(
         not prompt[-1].isspace(),
         f"Your prompt ends in {prompt[-1]!r}. A word's token begins with the space before it, so this one is too many.",
@@ -114,8 +114,8 @@ def exercise_1_b(answer: str | Sequence[str] | Sequence[int]) -> str:
     first = [f"{tokenizer.decode([i])!r} {p:.0%}" for i, p in zip(best.indices.tolist(), best.values, strict=True)]
     expect(
         door >= least,
-        f"After {prompt!r} the course model gives ' door' a probability of {door:.2f}; {least} are the least. Its "
-        f"first tokens are {', '.join(first)}. What happens to a door, in stories, and to hardly anything else?",
+        f"After {prompt!r} the course model gives ' door' a probability of {door:.2f}; at least {least} is asked for. "
+        f"Its first tokens are {', '.join(first)}. What happens to a door, in stories, and to hardly anything else?",
     )
     return (
         f"After {prompt!r} the course model gives ' door' a probability of {door:.2f}. You have steered a model by its "
@@ -268,8 +268,8 @@ def _ngram(
     logs = []
     for end in range(n - 1 if skip else 0, len(test)):
         context = tuple(test[max(0, end - n + 1) : end])
-        doubt = (overall[test[end]] + one) / (len(train) + vocabulary)
-        share = (followers[(*context, test[end])] + weight * doubt) / (contexts[context] + weight)
+        d = (overall[test[end]] + one) / (len(train) + vocabulary)
+        share = (followers[(*context, test[end])] + weight * d) / (contexts[context] + weight)
         logs.append(math.log(max(share, 1e-300)))
     return average(logs)
 
@@ -292,7 +292,10 @@ _NGRAM_SLIPS: tuple[tuple[Callable[..., float], str], ...] = (
     ),
     (lambda train, test, n: _ngram(train, test, n, one=0), "The 1 that d adds for each token is missing."),
     (lambda train, test, n: _ngram(train, test, n, vocabulary=0), "The divisor of d lacks the vocabulary's size."),
-    (lambda train, test, n: _ngram(train, test, n, weight=1), "The doubt has a weight of 1 in place of 20."),
+    (
+        lambda train, test, n: _ngram(train, test, n, weight=1),
+        "d counts as much as one stretch in your sum, in place of 20.",
+    ),
     (
         lambda train, test, n: _ngram(train, test, n, average=lambda logs: -sum(logs) / len(logs)),
         "This is the average of −log p. One step is left.",
@@ -357,7 +360,7 @@ def exercise_1_e(
     shown = ", ".join(f"{table[n]:,.0f} for n = {n}" for n in range(1, 5))
     return (
         f"{shown}. One token of context helps. With more of them most contexts of the test were never counted, and "
-        "only the doubt is left. More text moves this point, but slowly; a network has no such table to fill."
+        "only d is left. More text moves this point, but slowly; a network has no such table to fill."
     )
 
 

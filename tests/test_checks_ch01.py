@@ -277,7 +277,7 @@ def test_perplexities_of_ngrams(answer, story):
         (lambda train, test, n: ngram_perplexity(TRAIN, TEST, 2), "Does it count in `train`, its argument"),
         (lambda train, test, n: 2 * ngram_perplexity(train, test, n), "too large"),
         (lambda train, test, n: ngram_perplexity(train, test, n) - 1, "too small"),
-        (unsmoothed, "keeps both above 0"),
+        (unsmoothed, "keep both above 0"),
         (lambda train, test, n: train.pop() and ngram_perplexity(train, test, n), "changes the lists"),
         (lambda train, test, n: print(end=""), "is there a return"),
         (lambda train, test, n: "12", "must be one number"),

@@ -294,7 +294,7 @@ _NGRAM_SLIPS: tuple[tuple[Callable[..., float], str], ...] = (
     (lambda train, test, n: _ngram(train, test, n, vocabulary=0), "The divisor of d lacks the vocabulary's size."),
     (
         lambda train, test, n: _ngram(train, test, n, weight=1),
-        "d counts as much as one stretch in your sum, in place of 20.",
+        "d counts as much as one stretch, in place of 20.",
     ),
     (
         lambda train, test, n: _ngram(train, test, n, average=lambda logs: -sum(logs) / len(logs)),

@@ -54,7 +54,7 @@ NOTEBOOKS = (
         short="Understanding language models",
         builds="a model of counted pairs beside a trained GPT: their next-token probabilities, the loop that writes, "
         "perplexity; a map of the course",
-        minutes=45,
+        minutes=60,
         seconds=(8, 8),
         arithmetic=0.2,
         downloads=("the-verdict",),

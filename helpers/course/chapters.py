@@ -191,7 +191,7 @@ NOTEBOOKS = (
         file="bonus/bpe_from_scratch.ipynb",
         title="Byte-pair encoding from scratch",
         builds="a tokenizer that learns its merges, slowly and then fast, and gives GPT-2's ids from GPT-2's merges",
-        minutes=60,
+        minutes=75,
         seconds=(7, 7),
         arithmetic=0.0,
         needs=("2",),
@@ -223,7 +223,7 @@ NOTEBOOKS = (
         title="The KV cache",
         builds="why the plain loop repeats itself, a cache that does not, the mistakes it invites, its memory, and "
         "what fewer bits and several texts at once bring",
-        minutes=45,
+        minutes=60,
         seconds=(14, 14),
         arithmetic=0.3,
         needs=("3", "4"),

@@ -235,6 +235,13 @@ def _plain(value: Any) -> Any:
         return value
 
 
+def read_truth(value: Any, what: str = "True or False") -> bool:
+    """A bool, NumPy's included, or a tensor or array of one. Raises `Hint` for anything else."""
+    plain = _plain(value)
+    expect(isinstance(plain, bool), f"{what} is expected, not {type(value).__name__}.")
+    return plain
+
+
 def read_share(value: Any, case: str) -> float:
     """A number from 0 to 1. Raises `Hint` for anything else, percent included."""
     share = read_number(value)

@@ -247,7 +247,7 @@ RIGHT = [
         for answer in (
             TELLING,
             Counter({"cd": 2, "ab": 2, "xy": 1, "efef": 1, "ghgh": 2}),
-            [(b"zz", np.int64(1)), (b"dcdc", 3), (b"cd", 1), (b"ab", 1), (b"ghgh", 2)],
+            [(b"zz", np.int64(1)), (b"ba", np.int64(2)), (b"aa", 2), (b"efef", 1), (b"ghghgh", 2)],
         )
     ],
     *[("bpe.3", answer) for answer in (encode, replayed, one_place_at_a_time, lambda w, r: tuple(apply_merges(w, r)))],
@@ -332,7 +332,7 @@ WRONG = {
 }
 
 # What would give a solution away.
-SECRETS = ["join_pair", "(?i", "{1,3}", "min(", "max(", "getincrementaldecoder", "encode_ordinary"]
+SECRETS = ["join_pair", "(?i", "{1,3}", "min(", "max(", "getincrementaldecoder"]
 
 
 @pytest.mark.parametrize(("number", "answer"), RIGHT)
@@ -349,7 +349,7 @@ def test_each_faulty_learner_is_missed_by_some_words():
     """So the hints that describe the learners are all in use, and each is a mistake of its own."""
     for name, learn in module._LEARNERS:
         assert learn(TELLING) != module.learn_merges(TELLING, module.MERGES), name
-        assert learn({b"a": 3}) == [], name
+        assert learn({b"a": 1}) == [], name
 
 
 def test_the_right_learner_by_hand():

@@ -1,4 +1,4 @@
-"""The pictures of the notebook on byte-pair encoding: nothing is lost in them, and their alternatives say what they show."""
+"""The pictures of the notebook on byte-pair encoding: nothing is lost in them, and their alternatives say so."""
 
 from __future__ import annotations
 
@@ -58,9 +58,10 @@ def test_counts():
 
 def test_characters_per_token():
     learned, held_out = np.array([[1.0, 2.0, 3.2], [1.0, 2.2, 3.4]]), np.array([[1.0, 1.5, 2.0], [1.0, 1.9, 2.8]])
-    fig = figures.characters_per_token([256, 300, 400], learned, held_out, ("GPT-2", 3.75))
+    curves = {"learned on": learned, "held out": held_out}
+    fig = figures.characters_per_token([256, 300, 400], curves, ("GPT-2", 3.75))
     first, second, line = fig.axes[0].lines
     assert first.get_ydata() == pytest.approx([1, 2.1, 3.3]) and second.get_ydata() == pytest.approx([1, 1.7, 2.4])
     assert line.get_ydata()[0] == 3.75 and fig.axes[0].get_ylim()[1] > 3.75
     assert len(fig.axes[0].collections) == 2  # the bands from the lowest to the highest split
-    assert "3.30 and 2.40 at 400" in fig.get_label() and "GPT-2: 3.75" in fig.get_label()
+    assert "learned on: 1.00 at 256 and 3.30 at 400" in fig.get_label() and "GPT-2: 3.75" in fig.get_label()

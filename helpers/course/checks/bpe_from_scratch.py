@@ -152,9 +152,9 @@ _LEARNERS: tuple[tuple[str, Callable[[Mapping[bytes, int]], list[Pair]]], ...] =
 @exercise("bpe.2")
 def exercise_bpe_2(answer: Mapping[bytes, int]) -> str:
     """Words from which each of several faulty learners learns other merges than the right one."""
-    pairs = answer.items() if isinstance(answer, Mapping) else answer
+    pairs = list(answer.items()) if isinstance(answer, Mapping) else answer
     form = "A dictionary from words (bytes objects) to the number of times that each occurs is expected."
-    expect(isinstance(pairs, Iterable) and not isinstance(pairs, str | bytes), form)
+    expect(isinstance(pairs, list | tuple), form)
     words: dict[bytes, int] = {}
     for pair in pairs:
         expect(isinstance(pair, tuple | list) and len(pair) == 2, form)
@@ -422,7 +422,9 @@ def exercise_bpe_5(answer: Callable[[list[int], BPETokenizer], list[str]]) -> st
         expect(results != wrong, hint)
     for ids, got, parts in zip(cases, results, right, strict=True):
         case = f"For tokens with the bytes {[tokenizer.tokens[token_id] for token_id in ids]}"
-        expect(len(got) == len(ids), f"{case} you give {len(got)} strings; there are {len(ids)} ids. Some may be empty.")
+        expect(
+            len(got) == len(ids), f"{case} you give {len(got)} strings; there are {len(ids)} ids. Some may be empty."
+        )
         expect(got == parts, f"{case} your strings are {got}.\n{parts} are expected.")
     raise AssertionError("unreachable: some case differs")
 

@@ -314,7 +314,7 @@ def _heavier(weights: int, per_text: int) -> int:
 
 @exercise("kv.3", "enough_texts(weights, cfg, tokens, n_kv_heads, size)")
 def exercise_kv_3(answer: Callable[[int, dict[str, Any], int, int, int], int]) -> str:
-    """`enough_texts(weights, cfg, tokens, n_kv_heads, size)`: from how many texts on the cache outweighs the weights."""
+    """`enough_texts(weights, cfg, tokens, n_kv_heads, size)`: how many texts have a cache larger than the weights."""
     rng = random.Random(93)
     cases: list[tuple[int, dict[str, Any], int, int, int]] = [(354_823_168, gpt_config("355M"), 1024, 4, 1)]
     for _ in range(40):
@@ -352,10 +352,6 @@ def exercise_kv_3(answer: Callable[[int, dict[str, Any], int, int, int], int]) -
         (
             everywhere(lambda layers, heads, width, cfg: 2 * layers * heads * cfg["emb_dim"]),
             "A head is not emb_dim numbers wide: the query heads share those among them.",
-        ),
-        (
-            everywhere(lambda layers, heads, width, cfg: 2 * layers * heads * (cfg["emb_dim"] // heads)),
-            "The width of a head is that of a query head, however many heads for keys and values there are.",
         ),
         (everywhere(lambda layers, heads, width, cfg: layers * heads * width), "Each head keeps a key and a value."),
         (

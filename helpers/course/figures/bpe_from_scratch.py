@@ -101,26 +101,24 @@ def count_changes(before: Sequence[str], after: Sequence[str], changes: Mapping[
 
 
 def characters_per_token(
-    vocabulary: Sequence[int], learned_on: np.ndarray, held_out: np.ndarray, reference: tuple[str, float]
+    vocabulary: Sequence[int], curves: Mapping[str, np.ndarray], reference: tuple[str, float]
 ) -> Figure:
     """Characters per token against the size of the vocabulary: means over several splits, with all splits as a band.
 
-    `learned_on` and `held_out` are (splits, sizes); `reference` is the name and the value of a dotted line.
+    `curves` holds (splits, sizes) for each text; `reference` is the name and the value of a dotted line.
     """
-    fig, ax = plots.subplots(6.4, 3.3)
-    curves = [(learned_on, "text that the merges were learned on", "o", "-"), (held_out, "held-out text", "s", "--")]
-    for values, label, marker, style in curves:
-        ax.fill_between(vocabulary, values.min(axis=0), values.max(axis=0), alpha=0.25, lw=0)
-        ax.plot(vocabulary, values.mean(axis=0), marker=marker, linestyle=style, markersize=5, label=label)
+    fig, ax = plots.subplots(6.4, 3.4)
     name, value = reference
+    said, top = [], value
+    for (label, values), marker, style in zip(curves.items(), "os^", ("-", "--", "-."), strict=False):
+        mean = values.mean(axis=0)
+        ax.fill_between(vocabulary, values.min(axis=0), values.max(axis=0), alpha=0.25, lw=0)
+        ax.plot(vocabulary, mean, marker=marker, linestyle=style, markersize=5, label=label)
+        said.append(f"{label}: {mean[0]:.2f} at {vocabulary[0]} and {mean[-1]:.2f} at {vocabulary[-1]}")
+        top = max(top, values.max())
     ax.axhline(value, color=plots.GREY, lw=1.2, linestyle=":")
     ax.text(vocabulary[0], value + 0.05, name, fontsize=9)
-    top = 1.1 * max(value, learned_on.max())
-    ax.set(xlabel="size of the vocabulary", ylabel="characters per token", ylim=(0.8, top))
-    ax.legend(loc="lower right")
-    first, last = (f"{learned_on.mean(axis=0)[i]:.2f} and {held_out.mean(axis=0)[i]:.2f}" for i in (0, -1))
-    return describe(
-        fig,
-        "Characters per token on the text that the merges were learned on and on held-out text, over the size of the "
-        f"vocabulary: {first} at {vocabulary[0]}, {last} at {vocabulary[-1]}. Dotted, {name}: {value:.2f}.",
-    )
+    ax.set(xlabel="size of the vocabulary", ylabel="characters per token", ylim=(0.8, 1.1 * top))
+    ax.legend(loc="lower right", fontsize=9)
+    said.append(f"dotted, {name}: {value:.2f}")
+    return describe(fig, f"Characters per token, over the size of the vocabulary. {'; '.join(said)}.")

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ...gpt import GPT_SIZES
-from ..plots import GREY, INK, describe, heatmap, subplots, write
+from ..plots import GREY, INK, PAPER, describe, heatmap, subplots, write
 from .shared import memory_bars
 
 LONGEST_PROMPT, MOST_TEXTS = 256, 32  # where the two sliders end; the axes are made for them
@@ -65,7 +65,7 @@ def tokens_read(prompt: int, most: int = 200, start: int = 32) -> Figure:
 
 
 def cache_memory(texts: int) -> Figure:
-    """Memory of GPT-2's sizes, all in float32, measured by their weights: the KV cache of `texts` texts of 1,024 tokens.
+    """The KV cache of `texts` texts of 1,024 tokens in GPT-2's sizes, in multiples of their weights; all in float32.
 
     The axis is that of the largest number of texts of the slider, so that the bars are seen to grow.
     """
@@ -77,10 +77,13 @@ def cache_memory(texts: int) -> Figure:
     notes = [f"{a:.1f} + {texts * b:.1f} GB" for a, b in zip(weights, per_text, strict=True)]
     memory_bars(ax, names, np.ones(len(names)), times, "cache", notes)
     ax.axvline(2, color=INK, lw=1, linestyle=":")
+    for note in ax.texts:  # to be read on the dotted line, too
+        note.set(text=note.get_text().strip(), x=note.get_position()[0] + 0.1)
+        note.set_bbox({"facecolor": PAPER, "edgecolor": "none", "pad": 1})
     ax.set_xlim(0, 1 + 1.32 * max(texts, MOST_TEXTS) * float(max(per_text / weights)))
     ax.set(xlabel="memory, in multiples of the weights (dotted: the cache is as large as they are)")
     ax.set_title(f"{texts} {'text' if texts == 1 else 'texts'} of 1,024 tokens")
     ax.invert_yaxis()
     ax.legend(loc="lower right")
     bars = ", ".join(f"{name}: {note}" for name, note in zip(names, notes, strict=True))
-    return describe(fig, f"Bars of memory for {texts} texts of 1,024 tokens, weights + cache, by size of GPT-2. {bars}.")
+    return describe(fig, f"Memory for {texts} texts of 1,024 tokens, weights + cache, by size of GPT-2. {bars}.")

@@ -96,7 +96,7 @@ def _shown(value: Any) -> str:
     """An argument in a message: what it is in a few words."""
     if isinstance(value, torch.Tensor) and value.numel() > 6:
         return f"<tensor of shape {tuple(value.shape)}>"
-    text = " ".join(repr(value).split())
+    text = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(repr(value).split()))
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

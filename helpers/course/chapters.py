@@ -229,6 +229,17 @@ NOTEBOOKS = (
         needs=("3", "4"),
     ),
     Notebook(
+        number="bonus-attention",
+        file="bonus/attention_implementations.ipynb",
+        title="Nine ways to compute attention",
+        builds="chapter 3's attention nine times over with the same weights, shown to agree, timed and measured; "
+        "FlashAttention from a softmax that is computed in parts",
+        minutes=75,
+        seconds=(35, 35),
+        arithmetic=0.6,
+        needs=("3", "4"),
+    ),
+    Notebook(
         number="bonus-dpo",
         file="bonus/dpo_preference_tuning.ipynb",
         title="Preference tuning with DPO",

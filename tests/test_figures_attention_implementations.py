@@ -52,14 +52,17 @@ def test_layouts():
         columns.setdefault(round(text.get_position()[0], 2), []).append(text)
     by_kind = ["query 1", "query 2", "key 1", "key 2", "value 1", "value 2"]
     by_head = ["query 1", "key 1", "value 1", "query 2", "key 2", "value 2"]
-    orders = [[text.get_text() for text in sorted(column, key=lambda text: -text.get_position()[1])][1:]
-              for _, column in sorted(columns.items())]
+    from_the_top = [sorted(column, key=lambda text: -text.get_position()[1]) for _, column in sorted(columns.items())]
+    orders = [[text.get_text() for text in column][1:] for column in from_the_top]  # without the title
     assert orders == [by_kind, by_kind, by_kind, by_head]
     frames = [patch for patch in ax.patches if not patch.get_fill()]
     assert len(frames) == 6 + 3 + 1 + 1
-    filled = sorted((round(p.get_x(), 3), round(p.get_y(), 3), round(p.get_height(), 3)) for p in ax.patches if p.get_fill())
-    small = sorted((round(p.get_x(), 3), round(p.get_y(), 3), round(p.get_height(), 3)) for p in frames[:6])
-    assert filled[:6] == small  # of the first layout each box has a frame
+
+    def places(patches):
+        return sorted((round(p.get_x(), 3), round(p.get_y(), 3), round(p.get_height(), 3)) for p in patches)
+
+    boxes = places(patch for patch in ax.patches if patch.get_fill())
+    assert boxes[:6] == places(frames[:6])  # of the first layout, each box has a frame
 
 
 def test_block_kinds():
@@ -100,7 +103,7 @@ def test_curves():
     results = {f"{n} way": {128: (0.001 * n, 2**20), 256: (0.002 * n, 2**22)} for n in (1, 2, 6)}
     fig = figures.curves(results, "both passes")
     left, right = fig.axes
-    assert [line.get_ydata().tolist() if hasattr(line.get_ydata(), "tolist") else line.get_ydata() for line in right.lines] == [[1.0, 4.0]] * 3
+    assert [list(line.get_ydata()) for line in right.lines] == [[1.0, 4.0]] * 3
     assert left.lines[2].get_ydata()[1] == pytest.approx(12)
     assert "6 way 12 ms and 4 MiB" in fig.get_label()
     assert {line.get_color() for line in left.lines} == {plots.PINK, plots.BLUE, plots.VERMILION}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 
 import pytest
@@ -52,6 +54,32 @@ def test_memory(run, megabytes):
 def test_what_was_there_before_does_not_count():
     before = torch.zeros(1_000_000)
     assert peak_bytes(lambda: before.add_(1)) < 1e5
+
+
+def test_what_is_freed_of_it_does_not_count_either():
+    """Memory from an earlier run that is given back in this one, which the profiler may or may not know of."""
+    kept = {}
+
+    def run():
+        kept["tensor"] = None
+        kept["tensor"] = torch.zeros(250_000)
+
+    for _ in range(3):
+        assert peak_bytes(run) == pytest.approx(1e6, rel=0.01)
+        run()
+
+
+def test_the_profilers_own_lines_do_not_show(capfd):
+    peak_bytes(lambda: torch.zeros(10))
+    print("still there", file=sys.stderr)
+    assert capfd.readouterr().err == "still there\n"
+
+
+def test_an_error_leaves_the_error_output_in_place(capfd):
+    with pytest.raises(ZeroDivisionError):
+        peak_bytes(lambda: 1 / 0)
+    os.write(2, b"still there\n")
+    assert capfd.readouterr().err == "still there\n"
 
 
 def test_attention_weights_are_seen_by_the_backward_pass():

@@ -78,8 +78,8 @@ class CombinedAttention(nn.Module):
 
     def __init__(self, att: MultiHeadAttention):
         super().__init__()
-        self.num_heads, self.head_dim = att.num_heads, att.head_dim
         weight, bias = stacked(att)  # (3 * C, C), (3 * C,)
+        self.num_heads, self.head_dim = att.num_heads, att.head_dim
         self.qkv = nn.Linear(weight.shape[1], weight.shape[0]).to(weight)
         self.qkv.load_state_dict({"weight": weight, "bias": bias})
         self.out_proj = copy.deepcopy(att.out_proj)
@@ -220,7 +220,7 @@ def variants(att: MultiHeadAttention) -> dict[str, nn.Module]:
 def tiled_attention(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, block: int) -> torch.Tensor:
     """Causal attention as FlashAttention goes about it, in plain PyTorch: (..., T, D) each to (..., T, D).
 
-    The scores are computed `block` times `block` at a time, and thrown away. Slower than any of the nine ways.
+    The scores are computed `block` times `block` at a time and never stored together.
     """
     num_tokens, head_dim = queries.shape[-2:]
     context = torch.empty_like(queries)

@@ -127,7 +127,9 @@ def _all_places(mask: Mask, num_tokens: int) -> torch.Tensor:
         expect(seen.dtype == torch.bool, f"Your mask function gives {seen.dtype}; true or false is expected.")
         return seen
 
-    control_flow = "It decides with `if`, `and`, `or` or `not`, which need one plain true or false. Here there are many."
+    control_flow = (
+        "It decides with `if`, `and`, `or` or `not`, which need one plain true or false. Here there are many."
+    )
     with explained(RuntimeError, control_flow, "data-dependent control flow"):
         return create_mask(asked, 1, 1, num_tokens, num_tokens, device="cpu")[0, 0]
 
@@ -150,7 +152,9 @@ def exercise_attention_3(answer: Callable[[Part, Part], Part]) -> str:
     got = []
     for first, second, _ in cases:
         result = answer(tuple(copies(first)), tuple(copies(second)))
-        result = read_parts(result, 3, "The three tensors (largest, total, mix) are expected.")
+        three = "The three tensors (largest, total, mix) are expected."
+        expect(not isinstance(result, torch.Tensor), f"{three} Your function returns one.")
+        result = read_parts(result, 3, three)
         got.append([read_tensor(part) for part in result])
         for name, part, given in zip(("largest", "total", "mix"), got[-1], first, strict=True):
             expect(

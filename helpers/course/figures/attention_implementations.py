@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import FancyArrow, Rectangle
+from matplotlib.ticker import LogLocator
 
 from .. import plots
 
@@ -31,6 +32,7 @@ def layouts(heads: int = 2) -> Figure:
             last = place + 1 == len(order)
             new_kind = not last and order[place + 1][0] != kind
             y -= 0 if last else gap_between if new_kind else gap_in
+
     by_kind = [(kind, head) for kind in _KINDS for head in range(1, heads + 1)]
     by_head = [(kind, head) for head in range(1, heads + 1) for kind in _KINDS]
     pile(0.25, 0.06, 0.06, by_kind, "1 head by head")
@@ -66,7 +68,7 @@ def block_kinds(kinds: Sequence[Sequence[int]], block: int) -> Figure:
     ax.set_yticks(np.arange(len(kinds) + 1) - 0.5, labels=ends, fontsize=8)
     ax.grid(color=plots.GREY, lw=0.6)
     for (top, left), kind in np.ndenumerate(kinds):
-        plots.write(ax, left, top, ("", "mask", "all")[kind], fontsize=8)
+        plots.write(ax, left, top, ("", "mask", "all")[kind], fontsize=7.5)
     ax.set(xlabel="key", ylabel="query")
     counts = [int((kinds == kind).sum()) for kind in (2, 1, 0)]
     return plots.describe(
@@ -79,7 +81,7 @@ def block_kinds(kinds: Sequence[Sequence[int]], block: int) -> Figure:
 def curves(results: Mapping[str, Mapping[int, tuple[float, float]]], title: str) -> Figure:
     """Time and memory over the length, a line for each way; `results` has (seconds, bytes) by name and length."""
     fig, axes = plots.subplots(7.4, 3.9, 1, 2)
-    styles = dict(zip("123456789", "o s v ^ D P X * h".split(), strict=True))
+    styles = dict(zip("123456789", "osv^DPX*h", strict=True))
     colors = {"6": plots.VERMILION, "8": plots.ORANGE, "9": plots.GREEN, "1": plots.PINK}
     said = []
     for name, by_length in results.items():
@@ -93,6 +95,8 @@ def curves(results: Mapping[str, Mapping[int, tuple[float, float]]], title: str)
         ax.set(xscale="log", yscale="log", xlabel="tokens", ylabel=label)
         ax.set_xticks(lengths, labels=[f"{length:,}" for length in lengths])
         ax.minorticks_off()
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:,.0f}")
     fig.suptitle(title, fontsize=11, fontweight="bold")
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8.5)
     return plots.describe(fig, f"{title}: time and memory over the length. At the last length: {'; '.join(said)}.")
@@ -104,32 +108,32 @@ def traffic(num_tokens: int, heads: int, head_dim: int) -> Figure:
     small = heads * num_tokens * head_dim * 4 / 1e6
     steps = [("QKᵀ", 2 * small, table), ("mask", table, table), ("÷ √D", table, table)]
     steps += [("softmax", table, table), ("· V", table + small, small)]
-    fig, ax = plots.canvas(7.4, 3.0)
-    for left, right, y, text, color in (
-        (0.1, 5.5, 2.4, "memory", plots.PALE_GREY),
-        (0.1, 5.5, 0.55, "processor", plots.SHADE),
-        (5.9, 7.3, 2.4, "memory", plots.PALE_GREY),
-        (5.9, 7.3, 0.55, "processor", plots.SHADE),
-    ):
-        ax.add_patch(Rectangle((left, y - 0.2), right - left, 0.4, facecolor=color, edgecolor=plots.INK, lw=0.8))
-        ax.text(left + 0.08, y + 0.29, text, fontsize=8.5, color=plots.GREY, va="center")
+    fig, ax = plots.canvas(7.6, 3.0)
+    for left, right in ((0.95, 5.85), (6.1, 7.5)):
+        for y, color in ((2.55, plots.PALE_GREY), (0.65, plots.SHADE)):
+            ax.add_patch(Rectangle((left, y - 0.2), right - left, 0.4, facecolor=color, edgecolor=plots.INK, lw=0.8))
+    for y, text in ((2.55, "memory"), (0.65, "processor")):
+        ax.text(0.88, y, text, fontsize=9, color=plots.GREY, ha="right", va="center")
 
     def moved(x: float, read: float, written: float) -> None:
-        for number, place, start, end in ((read, x - 0.22, 2.2, 0.75), (written, x + 0.22, 0.75, 2.2)):
-            plots.arrow(ax, (place, start), (place, end), color=plots.BLUE, lw=1 + 7 * number / table)
-            plots.write(ax, place, 1.48, f"{number:.0f}", fontsize=8.5, bbox={"facecolor": plots.PAPER, "lw": 0, "pad": 1})
+        for number, place, start, length in ((read, x - 0.23, 2.35, -1.5), (written, x + 0.23, 0.85, 1.5)):
+            width = 0.02 + 0.2 * number / table
+            shape = {"width": width, "head_width": width + 0.12, "head_length": 0.2, "length_includes_head": True}
+            ax.add_patch(FancyArrow(place, start, 0, length, color=plots.BLUE, lw=0, **shape))
+            note = {"facecolor": plots.PAPER, "lw": 0, "pad": 1}
+            plots.write(ax, place, 1.6, f"{number:.0f}", fontsize=9, bbox=note)
 
     for place, (name, read, written) in enumerate(steps):
-        x = 0.65 + 1.08 * place
-        plots.write(ax, x, 0.55, name, fontsize=9)
+        x = 1.45 + 0.975 * place
+        plots.write(ax, x, 0.65, name, fontsize=9)
         moved(x, read, written)
-    plots.write(ax, 6.6, 0.55, "all, tile by tile", fontsize=9)
-    moved(6.6, 3 * small, small)
+    plots.write(ax, 6.8, 0.65, "all, tile by tile", fontsize=9)
+    moved(6.8, 3 * small, small)
     total, least = sum(read + written for _, read, written in steps), 4 * small
-    plots.write(ax, 2.8, 0.13, f"the plain way: {total:,.0f} MB", fontsize=9.5, weight="bold")
-    plots.write(ax, 6.6, 0.13, f"Flash: from {least:,.0f} MB", fontsize=9.5, weight="bold")
-    plots.write(ax, 2.8, 2.4, "table of scores, three times changed, then of weights", fontsize=8.5)
-    plots.write(ax, 6.6, 2.4, "Q, K, V, out", fontsize=8.5)
+    plots.write(ax, 3.4, 0.22, f"the plain way: {total:,.0f} MB", fontsize=9.5, weight="bold")
+    plots.write(ax, 6.8, 0.22, f"Flash: from {least:,.0f} MB", fontsize=9.5, weight="bold")
+    plots.write(ax, 3.4, 2.55, "a table of scores, written anew after each step", fontsize=9)
+    plots.write(ax, 6.8, 2.55, "Q, K, V, out", fontsize=9)
     listed = ", ".join(f"{name} {read:.0f} and {written:.0f}" for name, read, written in steps)
     return plots.describe(
         fig,
@@ -155,8 +159,16 @@ def tiles(blocks: int, current: tuple[int, int]) -> Figure:
                 plots.write(ax, x + side / 2, y + side / 2, str(number), fontsize=9, zorder=3)
         plots.box(ax, left - 0.4, top - (row + 0.5) * side, f"Q{row + 1}", 0.5, side - 0.1, plots.PALE_ORANGE)
         plots.box(ax, left + blocks * side + 0.45, top - (row + 0.5) * side, f"out {row + 1}", 0.6, side - 0.1)
-        plots.box(ax, left + (row + 0.5) * side, top + 0.3, f"K{row + 1}\nV{row + 1}", side - 0.1, 0.46, plots.PALE_GREEN)
-    ax.text(4.75, 1.9, "in the\nprocessor's\ncache: one\ntile, and the\nrunning\nlargest,\ntotal, mix", fontsize=8.5, va="center")
+        plots.box(
+            ax, left + (row + 0.5) * side, top + 0.3, f"K{row + 1}\nV{row + 1}", side - 0.1, 0.46, plots.PALE_GREEN
+        )
+    ax.text(
+        4.75,
+        1.9,
+        "in the\nprocessor's\ncache: one\ntile, and the\nrunning\nlargest,\ntotal, mix",
+        fontsize=8.5,
+        va="center",
+    )
     return plots.describe(
         fig,
         f"A square of {blocks} by {blocks} tiles of scores, rows for blocks of queries and columns for blocks of keys "

@@ -240,6 +240,17 @@ NOTEBOOKS = (
         needs=("3", "4"),
     ),
     Notebook(
+        number="bonus-flops",
+        file="bonus/flops.ipynb",
+        title="FLOPs, from one product to a training run",
+        builds="a count of a GPT's operations that agrees with PyTorch's counter, what training costs and how a budget "
+        "is best split, and a machine's limits with the training loop measured against them",
+        minutes=75,
+        seconds=(30, 30),
+        arithmetic=0.7,
+        needs=("4", "5", "bonus-attention"),
+    ),
+    Notebook(
         number="bonus-dpo",
         file="bonus/dpo_preference_tuning.ipynb",
         title="Preference tuning with DPO",

@@ -160,6 +160,22 @@ def test_double_precision():
             assert close(variant(x), att(x), 1e-13), name
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", NAMES)
+def test_on_a_gpu(name):
+    """In bfloat16, which all kernels there take, outputs and gradients agree to its three digits."""
+    att = layer(64, 4, 256).to("cuda", torch.bfloat16)
+    variant, found = variants(att)[name], []
+    x = torch.randn(2, 256, 64, device="cuda", dtype=torch.bfloat16)
+    for module in (att, variant):
+        given = x.clone().requires_grad_()
+        output = module(given)
+        output.float().square().sum().backward()
+        found.append((output.float(), given.grad.float()))
+    for plain, other in zip(*found, strict=True):
+        assert close(plain, other, 0.03 * plain.abs().max().item())
+
+
 def test_stacked():
     weight, bias = stacked(layer())
     assert (weight.shape, bias.shape, weight.requires_grad) == ((72, 24), (72,), False)

@@ -107,7 +107,7 @@ def chinchilla(
         xscale="log", xlabel="parameters N", ylabel="predicted loss (nats per token)", title="one budget, one curve"
     )
     left.set_xlim(left=law.best_split(min(budgets))[0] / 200)
-    span = np.logspace(np.log10(min(budgets)) - 1, np.log10(max(budgets)) + 1.5, 30)
+    span = np.logspace(np.log10(min(budgets)) - 1, np.log10(max(budgets)) + 3, 30)
     for one, style, name in ((law, "-", "Hoffmann et al."), (other, "--", "Besiroglu et al.")):
         splits = np.array([one.best_split(budget) for budget in span])
         right.plot(splits[:, 0], splits[:, 1], style, color=plots.VERMILION, label=f"best, {name}", lw=1.5)

@@ -246,7 +246,7 @@ NOTEBOOKS = (
         builds="a count of a GPT's operations that agrees with PyTorch's counter, what training costs and how a budget "
         "is best split, and a machine's limits with the training loop measured against them",
         minutes=75,
-        seconds=(30, 30),
+        seconds=(22, 22),
         arithmetic=0.7,
         needs=("4", "5", "bonus-attention"),
     ),

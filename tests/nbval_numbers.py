@@ -31,13 +31,14 @@ from PIL import Image
 RTOL, ATOL = 1e-3, 1e-4
 _USUAL = {"rtol": RTOL, "atol": ATOL, "share": 0.0}
 
-# What a measurement looks like, in cells tagged `nbval-machine`: a version, a number with a unit of time or memory, a
-# ratio such as "3.2 times". Spaces around it are its padding in a column.
+# What a measurement looks like, in cells tagged `nbval-machine`: a version, a number with a unit of time, of memory or
+# of a rate, a ratio such as "3.2 times". Spaces around it are its padding in a column.
 _MACHINE = [
     (re.compile(f" *(?:{pattern}) *"), f" {name} ")
     for pattern, name in (
         (r"\b\d+(?:\.\d+){2,}[\w.+-]*|\b\d+\.\d+(?:rc|a|b|\.dev|\.post|\+)\w+", "<version>"),
         (r"(?<![\w.])[\d,]*\d(?:\.\d+)?\s?(?:ns|[µu]s|ms|s|min|seconds?|minutes?)\b", "<time>"),
+        (r"(?<![\w.])[\d,]*\d(?:\.\d+)?\s?[kMGTP]?(?:FLOP|B)/s\b", "<rate>"),
         (r"(?<![\w.])[\d,]*\d(?:\.\d+)?\s?(?:[kKMGT]i?B|bytes)\b", "<memory>"),
         (r"(?<![\w.])[\d,]*\d(?:\.\d+)?\stimes\b", "<ratio>"),
     )

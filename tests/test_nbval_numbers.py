@@ -157,8 +157,8 @@ def test_tags():
     assert outputs_problem(got, expected, ["nbval-rtol=0.05"]) is None
     assert outputs_problem(got, expected, ["nbval-atol=0.1"]) is None
     assert outputs_problem([stream("loss 2.04, 4 runs")], expected, ["nbval-rtol=0.05"])
-    machine = "torch 2.13.0+cpu: 3 layers in 12.5 s, 120 ms a step, 621.83 MB, 3.2 times"
-    other = "torch 2.14.1: 3 layers in 9.1 s, 1,250 ms a step, 700.00 MB, 12 times"
+    machine = "torch 2.13.0+cpu: 3 layers in 12.5 s, 120 ms a step, 621.83 MB, 3.2 times, 18.4 GB/s, 95 GFLOP/s"
+    other = "torch 2.14.1: 3 layers in 9.1 s, 1,250 ms a step, 700.00 MB, 12 times, 9 GB/s, 1,840.5 GFLOP/s"
     assert outputs_problem([stream(machine)], [stream(other)])
     assert outputs_problem([stream(machine)], [stream(other)], ["nbval-machine"]) is None
     assert outputs_problem([stream(machine.replace("3 l", "4 l"))], [stream(other)], ["nbval-machine"])

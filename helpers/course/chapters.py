@@ -229,6 +229,28 @@ NOTEBOOKS = (
         needs=("3", "4"),
     ),
     Notebook(
+        number="bonus-attention",
+        file="bonus/attention_implementations.ipynb",
+        title="Nine ways to compute attention",
+        builds="chapter 3's attention nine times over with the same weights, shown to agree, timed and measured; "
+        "FlashAttention from a softmax that is computed in parts",
+        minutes=75,
+        seconds=(35, 35),
+        arithmetic=0.6,
+        needs=("3", "4"),
+    ),
+    Notebook(
+        number="bonus-flops",
+        file="bonus/flops.ipynb",
+        title="FLOPs, from one product to a training run",
+        builds="a count of a GPT's operations that agrees with PyTorch's counter, what training costs and how a budget "
+        "is best split, and a machine's limits with the training loop measured against them",
+        minutes=75,
+        seconds=(22, 22),
+        arithmetic=0.7,
+        needs=("4", "5", "bonus-attention"),
+    ),
+    Notebook(
         number="bonus-dpo",
         file="bonus/dpo_preference_tuning.ipynb",
         title="Preference tuning with DPO",

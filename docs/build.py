@@ -142,7 +142,8 @@ def _anchored(cells: Iterable[dict[str, Any]], fragments: set[str]) -> Iterable[
     for cell in cells:
         fragment = f"cell-id={cell['id']}"
         if fragment in fragments:
-            yield {"cell_type": "markdown", "metadata": {}, "source": f'<span id="{fragment}"></span>'}
+            anchor = f'<span id="{fragment}"></span>'
+            yield {"cell_type": "markdown", "id": f"anchor-{cell['id']}", "metadata": {}, "source": anchor}
         yield cell
 
 
@@ -160,7 +161,7 @@ def _toc() -> str:
 
 
 def build(site: Path = SITE) -> None:
-    """Make the site in a folder, in the place of an earlier one. Raises SystemExit if it cannot, after what is wrong."""
+    """Make the site in a folder, in the place of an earlier one. Raises SystemExit with what is wrong if it cannot."""
     if site.exists() and not (site / MARK).is_file() and any(site.iterdir()):
         raise SystemExit(f"The folder {os.path.relpath(site)} exists and is not a site that was made here: rename it.")
     from sphinx.cmd.build import build_main
@@ -171,8 +172,8 @@ def build(site: Path = SITE) -> None:
             source.add(path)
         source.write()
         target = Path(folder) / "site"
-        options = ["-b", "html", "-c", str(ROOT / "docs"), "-d", str(Path(folder) / "doctrees"), "-q", "-W", "--keep-going"]
-        if build_main([*options, str(source.folder), str(target)]):
+        options = f"-b html -q -W --keep-going -d {folder}/doctrees -c".split()
+        if build_main([*options, str(ROOT / "docs"), str(source.folder), str(target)]):
             raise SystemExit("The site was not built: see the lines above.")
         for path in source.added:  # files that are neither pages nor pictures on one
             if not address(path).endswith(".html"):

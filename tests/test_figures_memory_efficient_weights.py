@@ -37,10 +37,11 @@ def test_groups_help_the_small_weights():
 
 
 def test_cost_of_bits_has_a_dot_per_format():
-    rows = [("16 bits", 16, 50.0), ("4, group of 32", 4.5, 55.0)]
-    fig = figures.cost_of_bits(rows, exact=50.0)
-    names = [text.get_text() for text in fig.axes[0].texts]
-    assert names == ["float32", "16 bits", "4, group of 32"]
+    fig = figures.cost_of_bits([("16", 16, 50.0), ("4, group of 32", 4.5, 55.0)], exact=50.0)
+    (ax,) = fig.axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["16  (16 bits)", "4, group of 32  (4.5 bits)"]
+    assert [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o"] == [50.0, 55.0]
+    assert [text.get_text() for text in ax.texts] == ["50.0", "55.0"]
     plt.close(fig)
 
 

@@ -90,7 +90,7 @@ def test_links_in_outputs_and_anchors_before_cells(source):
     made = source("[x](../second.ipynb#cell-id=two)", '<a href="../second.ipynb#cell-id=one">map</a>')
     assert first(made)[1]["outputs"][0]["data"]["text/html"] == '<a href="../second.html#cell-id=one">map</a>'
     second = json.loads((made.folder / "notebooks/second.ipynb").read_text())["cells"]
-    assert [cell["source"] for cell in second[::2]] == ['<span id="cell-id=one"></span>', '<span id="cell-id=two"></span>']
+    assert [cell["source"] for cell in second[::2]] == [f'<span id="cell-id={name}"></span>' for name in ("one", "two")]
 
 
 def test_a_linked_file_has_a_page(source):
@@ -305,4 +305,3 @@ class TestPages:
         visit.page.evaluate(path.read_text(encoding="utf-8"))
         found = [rule for rule in visit.page.evaluate("axe.run()")["violations"] if rule["impact"] in SERIOUS]
         assert [(rule["id"], [node["html"][:120] for node in rule["nodes"]][:5]) for rule in found] == []
-

@@ -232,8 +232,8 @@ NOTEBOOKS = (
         number="bonus-memory",
         file="bonus/memory_efficient_weights.ipynb",
         title="Memory-efficient weights",
-        builds="the peak memory of saving and loading, measured and brought down from twice the weights; weights in 16, 8 "
-        "and 4 bits and what each costs in perplexity",
+        builds="the peak memory of saving and loading, measured and brought down from twice the weights; weights in "
+        "16, 8 and 4 bits and what each costs in perplexity",
         minutes=45,
         seconds=(45, 45),
         arithmetic=0.4,

@@ -28,7 +28,7 @@ class _Block(bytearray):
 
 
 class _File:
-    """A stand-in for a file of weights in bfloat16: what has been read of it, and how much of that was alive at once."""
+    """A stand-in for a file of weights in bfloat16, and how many of the tensors read of it were alive at once."""
 
     def __init__(self, weights: Mapping[str, torch.Tensor]):
         self.weights, self.alive, self.most = weights, [], 0
@@ -102,7 +102,7 @@ def exercise_memory_2(answer: Callable[[torch.Tensor], torch.Tensor]) -> str:
         got.append(result)
     right = [values.double() for values in cases]
     slips = [
-        (lambda v: v % 16, "Your numbers are never negative. In the upper half of the 16 values lie the negative ones."),
+        (lambda v: v % 16, "Your numbers are never negative. The upper half of the 16 values stands for those."),
         (lambda v: v.view(-1, 2).flip(1).flatten(), "Each pair comes out in the wrong order."),
         (lambda v: v.view(-1, 2).T.flatten(), "You give all lower halves, and then all upper halves."),
         (lambda v: v % 256, "The negative numbers are above 200: they wrapped around in a dtype without a sign."),
@@ -148,16 +148,16 @@ def exercise_memory_3(answer: Callable[[str], float]) -> str:
         "rise('embedding') gives another number when it is called again: a call must not change the course model.",
     )
     if agree(right):
-        worst = max(right, key=right.__getitem__)
+        rises = ", ".join(f"{rise:.2f} for the {part}" for part, rise in right.items())
         return (
-            f"Rounding the {worst} costs most here, {right[worst]:.2f} nats per token, though every part was rounded in "
-            "the same way. So real formats give some matrices more bits than others, and measure which."
+            f"In nats per token the loss rises by {rises}. The embedding has most of the weights by far, so that per "
+            "weight it minds least: real formats give some matrices more bits than others, and measure which."
         )
     exact = _course_losses()[1]
     slips = [
         ({part: exact + rise for part, rise in right.items()}, "These are losses. How far are they above the exact?"),
-        ({part: -rise for part, rise in right.items()}, "The sign is the other way round: a rise is after minus before."),
-        (dict.fromkeys(PARTS, _rise_of("")), "All parts are rounded at the same time. Round only the one that is named."),
+        ({part: -rise for part, rise in right.items()}, "The sign is the other way round: take after minus before."),
+        (dict.fromkeys(PARTS, _rise_of("")), "All parts are rounded at the same time. Round the named one only."),
         (dict.fromkeys(PARTS, 0.0), "Nothing rises: are the rounded weights in the model whose loss you take?"),
     ]
     for wrong, hint in slips:

@@ -75,7 +75,7 @@ def peaks(measured: Mapping[str, tuple[int, int]], weights: int) -> Figure:
     memory_bars(ax, list(measured), kept, peak - kept, "only while loading", [f"{most:.1f}" for most in peak])
     ax.containers[0].set_label("kept")
     ax.axvline(1, color=GREY, lw=1, linestyle="--", zorder=0)
-    ax.set(xlabel="times the weights in float32", xlim=(0, 2.6))
+    ax.set(xlabel="times the weights in float32", xlim=(0, 2.4))
     ax.invert_yaxis()
     ax.legend(loc="lower right")
     alt = (
@@ -121,20 +121,20 @@ def _levels(ax: Axes, bits: int, group: int) -> None:
 
 
 def cost_of_bits(rows: Sequence[tuple[str, float, float]], exact: float) -> Figure:
-    """Perplexity over bits per weight; `rows` has name, bits per weight and perplexity, `exact` is float32's."""
-    fig, ax = subplots(6.6, 3.3)
-    ax.axhline(exact, color=GREY, lw=1, linestyle="--", zorder=0)
-    ax.text(15.8, exact, "float32", ha="right", va="bottom", fontsize=9, color=INK)
-    for name, bits, perplexity in rows:
-        ax.plot(bits, perplexity, "o", color=ORANGE if "group" in name else BLUE, ms=7)
-        ax.annotate(name, (bits, perplexity), (6, 5), textcoords="offset points", fontsize=9)
-    ax.plot([], [], "o", color=BLUE, label="one scale per row or matrix, or none")
-    ax.plot([], [], "o", color=ORANGE, label="one scale per group")
-    ax.set(xlabel="bits per weight, scales included", ylabel="perplexity", yscale="log", xlim=(0, 19))
-    ax.legend(loc="upper right")
+    """Perplexity of each format beside that of float32 (`exact`); `rows` has name, bits per weight and perplexity."""
+    fig, ax = subplots(7, 0.36 * len(rows) + 1.1)
+    ax.axvline(exact, color=GREY, lw=1, linestyle="--", zorder=0)
+    for place, (*_, perplexity) in enumerate(rows):
+        ax.plot([exact, perplexity], [place] * 2, color=ORANGE, lw=3, zorder=1)
+        ax.plot(perplexity, place, "o", color=BLUE, ms=7, zorder=2)
+        ax.text(1.15 * perplexity, place, f"{perplexity:,.1f}", va="center", fontsize=9)
+    ax.set_yticks(range(len(rows)), labels=[f"{name}  ({bits:.3g} bits)" for name, bits, _ in rows])
+    most = max(perplexity for *_, perplexity in rows)
+    ax.set(xscale="log", xlabel="perplexity (dashed: float32)", xlim=(0.8 * exact, 2 * most))
+    ax.invert_yaxis()
     alt = (
-        "Perplexity over bits per weight, on a logarithmic scale. From sixteen bits down to eight the dots lie on the "
-        "dashed line of float32; at four bits those with a scale per group lie just above it, and below four the "
-        "perplexity rises steeply."
+        "A dot for the perplexity of each format, on a logarithmic scale, joined with a dashed line for float32. From "
+        "sixteen bits down to eight the dots lie on the line; at four bits a little to the right of it, with a scale "
+        "per group nearer than with one per row; at three farther; at two bits far away."
     )
     return describe(fig, alt)

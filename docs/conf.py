@@ -20,7 +20,7 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_show_copyright = False
-pygments_style, pygments_dark_style = "tango", "github-dark"
+pygments_style, pygments_dark_style = "a11y-high-contrast-light", "a11y-high-contrast-dark"
 
 # MathJax from a package, not from a content delivery network: the parts that pages load.
 mathjax_path = "mathjax/tex-chtml.js"

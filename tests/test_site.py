@@ -207,6 +207,19 @@ def new_reader(visit, address):
     assert visit.addresses and visit.outside() == [] and problems == []
 
 
+def search(page, address):
+    """Look for the causal mask from a page on, and open chapter 3."""
+    from playwright.sync_api import expect
+
+    page.goto(address)
+    page.get_by_placeholder("Search").first.fill("causal mask")
+    page.keyboard.press("Enter")
+    found = page.locator("#search-results li a", has_text="Chapter 3").first
+    expect(found).to_be_visible()
+    found.click()
+    expect(page.locator("h1")).to_contain_text("Coding attention")
+
+
 @pytest.mark.browser
 class TestPages:
     def test_from_page_to_page(self, reader, address):
@@ -222,18 +235,15 @@ class TestPages:
         expect(reader.locator("h1")).to_contain_text(NOTEBOOKS[-1].heading)
         expect(reader.locator("a.next-page")).to_have_count(0)
 
-    @pytest.mark.parametrize("scheme", ["http", "file"])
-    def test_search(self, reader, address, scheme, site):
+    def test_search(self, reader, address):
         from playwright.sync_api import expect
 
-        reader.goto(f"{address if scheme == 'http' else site.resolve().as_uri()}/{PAGES[0]}")
-        reader.get_by_placeholder("Search").first.fill("causal mask")
-        reader.keyboard.press("Enter")
-        results = reader.locator("#search-results li a")
-        expect(results.filter(has_text="Chapter 3").first).to_be_visible()
-        results.filter(has_text="Chapter 3").first.click()
-        expect(reader.locator("h1")).to_contain_text("Coding attention")
+        search(reader, f"{address}/{PAGES[0]}")
         expect(reader.locator("span.highlighted").first).to_be_attached()
+
+    def test_search_without_a_server(self, visit, site):
+        search(visit.page, f"{site.resolve().as_uri()}/{PAGES[0]}")
+        assert {urlsplit(address).scheme for address in visit.addresses} <= {"file", "data"}
 
     def test_dark_mode_and_light(self, reader, address):
         reader.goto(f"{address}/{PAGES[2]}")

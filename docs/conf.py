@@ -15,7 +15,9 @@ myst_enable_extensions = ["dollarmath"]
 myst_all_links_external = True  # build.py has made addresses of them already
 
 html_theme = "furo"
-html_static_path = ["site.css"]
+html_favicon = "icon.svg"
+html_static_path = ["site.css", "site.js"]
+html_js_files = ["site.js"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False

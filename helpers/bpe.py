@@ -17,7 +17,7 @@ from pathlib import Path
 import regex
 
 from .files import write_whole
-from .guards import takes_file
+from .guards import guard, takes_file
 
 Pair = tuple[int, int]
 
@@ -82,10 +82,28 @@ def apply_merges(ids: Sequence[int], ranks: Mapping[Pair, int]) -> list[int]:
     return ids
 
 
-def split_special(text: str, special_tokens: Iterable[str]) -> list[str]:
+def split_special(text: str, special_tokens: Collection[str]) -> list[str]:
     """`text` cut at special tokens, which are at the odd places of the result; pieces between them may be empty."""
+    if not special_tokens:
+        return [text]
     longest_first = sorted(special_tokens, key=len, reverse=True)
-    return regex.split("(" + "|".join(map(regex.escape, longest_first)) + ")", text) if longest_first else [text]
+    pattern = "|".join(map(regex.escape, longest_first))
+    return regex.split(f"({pattern})", text)
+
+
+def _check_parts(merges: Sequence[Pair], special_tokens: Sequence[str], byte_order: Sequence[int]) -> None:
+    for name, part in (("merges", merges), ("special_tokens", special_tokens), ("byte_order", byte_order)):
+        if iter(part) is part:  # an iterator would be used up here, and the tokenizer would lack what it held
+            raise ValueError(f"{name} must be a list or another sequence, got {type(part).__name__}")
+    if sorted(byte_order) != list(range(256)):
+        raise ValueError("byte_order must hold each of the 256 bytes once")
+    if len(set(special_tokens)) < len(special_tokens) or "" in special_tokens:
+        raise ValueError(f"special_tokens must be different and not empty, got {list(special_tokens)}")
+    seen = set()
+    for left, right in merges:
+        if not (0 <= min(left, right) <= max(left, right) < 256 + len(seen)) or (left, right) in seen:
+            raise ValueError(f"merge {(left, right)} comes twice or joins a token that does not exist yet")
+        seen.add((left, right))
 
 
 class BPETokenizer:
@@ -95,22 +113,19 @@ class BPETokenizer:
     256 + k; special tokens come last. Remembers every word it has encoded. Raises ValueError if the parts do not fit.
     """
 
+    @guard(_check_parts)
     def __init__(
         self, merges: Sequence[Pair], special_tokens: Sequence[str] = (), byte_order: Sequence[int] = range(256)
     ):
-        if sorted(byte_order) != list(range(256)):
-            raise ValueError("byte_order must hold each of the 256 bytes once")
-        if len(set(special_tokens)) < len(special_tokens) or "" in special_tokens:
-            raise ValueError(f"special_tokens must be different and not empty, got {list(special_tokens)}")
         self.tokens = [bytes([byte]) for byte in byte_order]
         self.ranks = {}
         for left, right in merges:
-            if not (0 <= min(left, right) <= max(left, right) < len(self.tokens)) or (left, right) in self.ranks:
-                raise ValueError(f"merge {(left, right)} comes twice or joins a token that does not exist yet")
             self.ranks[left, right] = len(self.tokens)
             self.tokens.append(self.tokens[left] + self.tokens[right])
-        self.special_tokens = {token: len(self.tokens) + number for number, token in enumerate(special_tokens)}
-        self.tokens += [token.encode("utf-8") for token in special_tokens]
+        self.special_tokens = {}
+        for token in special_tokens:
+            self.special_tokens[token] = len(self.tokens)
+            self.tokens.append(token.encode("utf-8"))
         self.byte_ids = {byte: token_id for token_id, byte in enumerate(byte_order)}
         self.n_vocab = len(self.tokens)
         self.known = {}
@@ -120,7 +135,8 @@ class BPETokenizer:
         ids = []
         for word in regex.findall(GPT2_SPLIT, text):
             if word not in self.known:
-                self.known[word] = apply_merges([self.byte_ids[byte] for byte in word.encode("utf-8")], self.ranks)
+                byte_ids = [self.byte_ids[byte] for byte in word.encode("utf-8")]
+                self.known[word] = apply_merges(byte_ids, self.ranks)
             ids += self.known[word]
         return ids
 
@@ -136,7 +152,8 @@ class BPETokenizer:
             elif allowed_special == "all" or piece in allowed_special:
                 ids.append(self.special_tokens[piece])
             else:
-                raise ValueError(f"text contains {piece!r}: name it in allowed_special, or use encode_ordinary")
+                hint = "name it in allowed_special, or use encode_ordinary"
+                raise ValueError(f"text contains {piece!r}: {hint}")
         return ids
 
     def decode_single_token_bytes(self, token_id: int) -> bytes:
@@ -147,22 +164,28 @@ class BPETokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of token ids. Bytes that are no UTF-8, such as those of half a character, become U+FFFD."""
-        return b"".join(self.decode_single_token_bytes(int(token_id)) for token_id in ids).decode("utf-8", "replace")
+        pieces = [self.decode_single_token_bytes(int(token_id)) for token_id in ids]
+        return b"".join(pieces).decode("utf-8", "replace")
 
 
+def _check_training(text: str, vocab_size: int, special_tokens: Sequence[str]) -> None:
+    if vocab_size < 256 + len(special_tokens):
+        raise ValueError(f"vocab_size={vocab_size} is less than 256 bytes and {len(special_tokens)} special tokens")
+    if not text:
+        raise ValueError("text is empty: there is nothing to learn merges from")
+
+
+@guard(_check_training)
 def train_bpe(text: str, vocab_size: int, special_tokens: Sequence[str] = ("<|endoftext|>",)) -> BPETokenizer:
     """A tokenizer with at most `vocab_size` tokens: 256 bytes, the merges learned from `text`, the special tokens.
 
     Nothing is learned from special tokens in `text`. A small text gives fewer tokens (see `learn_merges`). Raises
     ValueError if `text` is empty or `vocab_size` has no room for bytes and special tokens.
     """
+    words = Counter()
+    for piece in split_special(text, special_tokens)[::2]:
+        words.update(word.encode("utf-8") for word in regex.findall(GPT2_SPLIT, piece))
     num_merges = vocab_size - 256 - len(special_tokens)
-    if num_merges < 0:
-        raise ValueError(f"vocab_size={vocab_size} is less than 256 bytes and {len(special_tokens)} special tokens")
-    if not text:
-        raise ValueError("text is empty: there is nothing to learn merges from")
-    ordinary = split_special(text, special_tokens)[::2]
-    words = Counter(word.encode("utf-8") for piece in ordinary for word in regex.findall(GPT2_SPLIT, piece))
     return BPETokenizer(learn_merges(words, num_merges), special_tokens)
 
 
@@ -173,9 +196,11 @@ def gpt2_bpe() -> BPETokenizer:
     """
     visible = [byte for byte in range(256) if chr(byte).isprintable() and chr(byte) != " "]
     hidden = [byte for byte in range(256) if byte not in visible]
-    letters = [chr(byte) for byte in visible] + [chr(256 + number) for number in range(len(hidden))]
+    letters = [chr(byte) for byte in visible]
+    letters += [chr(256 + number) for number in range(len(hidden))]
     ids, merges = {letter: token_id for token_id, letter in enumerate(letters)}, []
-    for line in GPT2_MERGES.read_text(encoding="utf-8").splitlines()[1:]:  # the first line is the file's version
+    lines = GPT2_MERGES.read_text(encoding="utf-8").splitlines()
+    for line in lines[1:]:  # the first line is the file's version
         left, right = line.split(" ")
         merges.append((ids[left], ids[right]))
         ids[left + right] = 255 + len(merges)
@@ -186,7 +211,8 @@ def save_bpe(tokenizer: BPETokenizer, path: Path | str) -> None:
     """Write a tokenizer as JSON: how it cuts words, the order of the bytes, special tokens, merges."""
     parts = {"split": GPT2_SPLIT, "byte_order": list(tokenizer.byte_ids)}
     parts |= {"special_tokens": list(tokenizer.special_tokens), "merges": list(tokenizer.ranks)}
-    write_whole(path, lambda temporary: Path(temporary).write_text(json.dumps(parts), encoding="utf-8"))
+    content = json.dumps(parts)
+    write_whole(path, lambda temporary: Path(temporary).write_text(content, encoding="utf-8"))
 
 
 @takes_file

@@ -53,9 +53,11 @@ def _check_choice(logits: torch.Tensor, temperature: float, top_k: int | None, t
     _check_sampling(temperature, top_k, top_p)
     if top_k is not None and top_k > logits.shape[-1]:
         raise ValueError(f"top_k={top_k} is more than the {logits.shape[-1]} tokens of the vocabulary")
-    check_numbers(logits)
-    highest = logits.amax(dim=-1)
-    if (highest == -torch.inf).any() or (temperature > 0 and (highest == torch.inf).any()):
+    highest = logits.amax(dim=-1)  # (B,); NaN where a row has one
+    if highest.isfinite().all():
+        return
+    check_numbers(highest)
+    if (highest == -torch.inf).any() or temperature > 0:
         raise ValueError("logits has a row whose highest entry is infinite: it gives no probabilities to choose by")
 
 

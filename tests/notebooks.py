@@ -1,8 +1,9 @@
 """Keeping notebooks in order: `python -m tests.notebooks refresh|lint|links [paths]`.
 
 `refresh` executes notebooks in place in fresh kernels, `links` stamps the repository into links to Colab and
-bootstrap cells and joins exercises with their solutions, `lint` says what is wrong with committed notebooks. Without
-paths, all notebooks of the course; README's table of notebooks is then made (`links`) or compared (`lint`), too.
+bootstrap cells, joins exercises with their solutions and makes the table of notebooks where a cell has its comments,
+`lint` says what is wrong with committed notebooks. Without paths, all notebooks of the course; README's table of
+notebooks is then made (`links`) or compared (`lint`), too.
 """
 
 from __future__ import annotations
@@ -161,6 +162,8 @@ def links(path: Path, root: Path = ROOT) -> bool:
     for cell in nb.cells:
         if "bootstrap" in tags(cell):
             cell.source = bootstrap()
+        if cell.cell_type == "markdown":
+            cell.source = cell_with_table(cell.source, path.name)
         if cell.cell_type == "markdown" and (stated := STATED.search(cell.source)):
             there = statements if path.name == SOLUTIONS else solutions
             words = "To the statement" if path.name == SOLUTIONS else "appendix C"
@@ -202,12 +205,12 @@ def _badge(path: Path, root: Path) -> str:
 # ---- README's table ------------------------------------------------------------------------------------------------
 
 
-def table() -> str:
-    """The table of notebooks as README shows it."""
+def table(folder: str = "notebooks/") -> str:
+    """The table of notebooks as README shows it; the links begin with `folder`."""
     lines = ["| notebook | what you build | read first | time |", "|---|---|---|---|"]
     for notebook in NOTEBOOKS:
         label = "Bonus: " if notebook.kind == "bonus" else f"{notebook.number}. "
-        link = f"[{label}{notebook.title}](notebooks/{notebook.file})"
+        link = f"[{label}{notebook.title}]({folder}{notebook.file})"
         builds = notebook.builds.replace("|", r"\|")
         lines.append(f"| {link} | {builds} | {', '.join(notebook.needs)} | {_spell(notebook.minutes)} |")
     return "\n".join(lines) + "\n"
@@ -220,14 +223,19 @@ def _spell(minutes: int | None) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60 or ''}".strip()
 
 
-def with_table(readme: str) -> str:
-    """README's text with the table of notebooks between its two comments. Raises ValueError if a comment is missing."""
+def with_table(text: str, folder: str = "notebooks/", where: str = "README.md") -> str:
+    """The text with the table of notebooks between its two comments. Raises ValueError if a comment is missing."""
     start, end = TABLE
-    before, found, rest = readme.partition(start)
+    before, found, rest = text.partition(start)
     _, closed, after = rest.partition(end)
     if not found or not closed:
-        raise ValueError(f"README.md must have the lines {start.strip()} and {end.strip()}, in this order")
-    return before + start + table() + end + after
+        raise ValueError(f"{where} must have the lines {start.strip()} and {end.strip()}, in this order")
+    return before + start + table(folder) + end + after
+
+
+def cell_with_table(source: str, where: str) -> str:
+    """A cell of a chapter; if it has the comment that begins the table of notebooks, with that table."""
+    return with_table(source, "", where) if TABLE[0] in source else source
 
 
 def stamp_table(path: Path) -> bool:
@@ -406,6 +414,11 @@ def relative_links(page: Page) -> Iterator[str]:
             yield f"the link to {target} leads nowhere"
 
 
+def tables(page: Page) -> Iterator[str]:
+    if any(cell_with_table(text, page.path.name) != text for text in page.texts):
+        yield "the table of notebooks is not that of helpers/course/chapters.py: run make links"
+
+
 def tagging(page: Page) -> Iterator[str]:
     uncompared = [cell for cell in page.code if any(tag in UNCOMPARED for tag in tags(cell))]
     if len(uncompared) > MOST_UNCOMPARED * len(page.code):
@@ -452,7 +465,7 @@ def size(page: Page) -> Iterator[str]:
 
 
 RULES = [executed, current, clean_outputs, no_private_paths, pictures, listed, frame, sections]
-RULES += [prose, relative_links, tagging, exercises, size]
+RULES += [prose, relative_links, tables, tagging, exercises, size]
 
 
 def lint(path: Path, root: Path = ROOT) -> list[str]:

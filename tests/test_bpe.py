@@ -249,6 +249,8 @@ class TestTokenizer:
             ({"merges": [], "special_tokens": ["x", "x"]}, "must be different"),
             ({"merges": [], "special_tokens": [""]}, "not empty"),
             ({"merges": [], "byte_order": range(255)}, "each of the 256 bytes"),
+            ({"merges": iter([(97, 98)])}, "merges must be a list"),
+            ({"merges": [(97, 98)], "special_tokens": iter(["x"])}, "special_tokens must be a list"),
         ],
     )
     def test_parts_that_do_not_fit(self, arguments, message):

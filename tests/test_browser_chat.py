@@ -123,8 +123,13 @@ def new_reader(visit, server):
 
 
 def newest_is_in_sight(page):
-    """The last line of the conversation lies inside the log's window, and the log above the form."""
-    return page.evaluate("""() => {
+    """Whether the last line of the conversation soon lies inside the log's window, and the log above the form.
+
+    "Soon", since the page follows a change of its layout in the frame after it.
+    """
+    from playwright.sync_api import TimeoutError as NotSoon
+
+    is_in_sight = """() => {
         const log = document.getElementById("log").getBoundingClientRect();
         const form = document.getElementById("form").getBoundingClientRect();
         const shown = document.getElementById("note").hidden ? ".turn:last-child .piece:last-child" : "#note";
@@ -134,7 +139,12 @@ def newest_is_in_sight(page):
             document.elementFromPoint(...point)));
         const inOrder = [last.bottom, log.bottom, form.bottom, innerHeight];
         return uncovered && log.bottom <= form.top + 1 && inOrder.every((y, n) => n === 0 || inOrder[n - 1] <= y + 1);
-    }""")
+    }"""
+    try:
+        page.wait_for_function(is_in_sight, timeout=5000)
+    except NotSoon:
+        return False
+    return True
 
 
 class TestConversation:

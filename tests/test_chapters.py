@@ -115,6 +115,16 @@ def test_readme_must_have_both_comments(comment):
         tool.with_table(text.replace(comment, ""))
 
 
+def test_a_cell_with_both_comments_gets_the_table_too():
+    start, end = tool.TABLE
+    cell = tool.cell_with_table(f"Words.\n\n{start}An old table.\n{end}\n\nMore words.", "ch01.ipynb")
+    assert cell == f"Words.\n\n{start}{tool.table('')}{end}\n\nMore words."
+    assert f"]({NOTEBOOKS[0].file})" in cell and "notebooks/" not in cell
+    assert tool.cell_with_table("Words.", "ch01.ipynb") == "Words."
+    with pytest.raises(ValueError, match=r"ch01\.ipynb must have the lines"):
+        tool.cell_with_table(start, "ch01.ipynb")
+
+
 def test_without_paths_the_tool_sees_to_readme_too(tmp_path, monkeypatch, capsys):
     readme = tmp_path / "README.md"
     readme.write_text("".join(tool.TABLE))

@@ -208,7 +208,7 @@ WRONG = {
     "no answer": ("dpo.2", lambda z, ids, n: "none", "not str"),
     "refuses all": ("dpo.3", lambda loss: False, "You refuse every loss"),
     "accepts all": ("dpo.3", lambda loss: True, "You accept every loss"),
-    "no verdict": ("dpo.3", lambda loss: loss(*torch.zeros(4, 1), 0.1), "Return True or False, not Tensor"),
+    "no verdict": ("dpo.3", lambda loss: loss(*torch.zeros(4, 1), 0.1), "True or False is expected, not Tensor"),
     "plain numbers": (
         "dpo.3",
         lambda loss: loss(-11.0, -14.0, -12.0, -10.0, 0.1) > 0,

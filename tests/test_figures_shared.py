@@ -28,6 +28,25 @@ def spans(ax):
     return [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in ax.patches]
 
 
+@pytest.mark.parametrize(
+    ("token", "shown"),
+    [
+        (" ladder", "·ladder"),
+        ("\n", "↵"),
+        (b"\xf0\x9f", "<F0><9F>"),
+        (" 안녕", "·□□"),
+        ("$x$", r"\$x\$"),
+        ("-" * 41, "-" * 39 + "…"),
+    ],
+)
+def test_what_a_token_looks_like(token, shown):
+    assert shared.drawable(token) == shown
+
+
+def test_a_text_keeps_its_spaces_and_lines():
+    assert shared.printable("two $\nlines 안\t") == "two \\$\nlines □□"
+
+
 class TestBoxRow:
     def test_boxes_of_different_widths(self, ax):
         centres = shared.box_row(ax, 1.0, 0.5, ["a", "bc"], [0.4, 0.8], ["red", "blue"], gap=0.1, height=0.3)

@@ -21,6 +21,7 @@ from tests.nbval_numbers import WIDGET
 from tests.notebooks import (
     BADGE,
     ROOT,
+    TABLE,
     TAG,
     TIME,
     UNNAMED,
@@ -219,6 +220,7 @@ BROKEN = {
     "skipped level": (source(COUNTING, "### Exercise", "#### Exercise"), "skips a level"),
     "exclamation": (source(SECTION, "Text about", "Great! Text about"), "an exclamation mark"),
     "bullets": (source(COUNTING, "- one", "- one\n" * 30), "are bullets"),
+    "old table of notebooks": (source(END, "A sum.", "old".join(TABLE)), "the table of notebooks is not that of"),
     "dead link": (source(SECTION, "(ch09_sample.ipynb)", "(ch08_gone.ipynb#x)"), "ch08_gone.ipynb#x leads nowhere"),
     "absolute link": (source(SECTION, "(ch09_sample.ipynb)", "(/ch09_sample.ipynb)"), "leads nowhere"),
     "skipped cell": (tag(PLAIN, "nbval-skip"), "no tag `reason:...`"),

@@ -16,8 +16,9 @@ import pytest
 
 from helpers.course import references
 from helpers.course.chapters import NOTEBOOKS
+from helpers.course.checks import EXERCISES
 from helpers.course.references import CHAPTERS, KINDS, find_problems, load_references, select, to_html
-from tests.notebooks import ROOT
+from tests.notebooks import ROOT, all_notebooks
 
 mpl.use("Agg")
 RECORDS = json.loads(references.PATH.read_text(encoding="utf-8"))
@@ -34,10 +35,10 @@ class TestFile:
         assert list(find_problems(RECORDS)) == []
 
     def test_has_enough_of_each(self, table):
-        assert len(table) >= 90
+        assert len(table) >= 200
         assert set(table["kind"]) == set(KINDS)
         for chapter in "1234567ADE":
-            assert len(select(table, chapter=chapter)) >= 5, CHAPTERS[chapter]
+            assert len(select(table, chapter=chapter)) >= 10, CHAPTERS[chapter]
 
     @pytest.mark.parametrize("chapter", CHAPTERS)
     def test_every_notebook_has_a_reference(self, table, chapter):
@@ -63,6 +64,17 @@ class TestFile:
     )
     def test_years_are_those_of_the_first_version(self, table, part, year):
         assert table.loc[table["title"] == part, "year"].tolist() == [year]
+
+    def test_sections_and_exercises_in_the_notes_exist(self, table):
+        """ "Section 4.6" is one of the course, "its section 3.2.1" one of the paper's."""
+        cells = [cell for path in all_notebooks() for cell in nbformat.read(path, as_version=4).cells]
+        prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+        there = set(re.findall(r"^#+ ([1-7A-E](?:\.\d+)+) ", prose, re.MULTILINE))
+        notes = "\n".join(table["why"])
+        sections = set(re.findall(r"(?<![Ii]ts )section ([1-7A-E](?:\.\d+)+)", notes))
+        exercises = set(re.findall(r"exercise (\w+\.\w+)", notes, re.IGNORECASE))
+        assert len(sections) > 10 and sections <= there, sections - there
+        assert len(exercises) > 2 and exercises <= set(EXERCISES), exercises - set(EXERCISES)
 
     def test_many_authors_are_cut_after_three(self, table):
         for authors in table["authors"]:

@@ -58,6 +58,10 @@ class TestControls:
         line = widgets.text("word in the title")
         assert (line.value, line.description) == ("", "word in the title")
 
+    def test_a_live_slider_is_followed_while_it_moves(self):
+        assert widgets.slider("merges", 0, 9, 1, 3, live=True).continuous_update is True
+        assert widgets.slider("share", 0.0, 1.0, 0.1, 0.3, live=True).continuous_update is True
+
     def test_no_warnings(self):
         with warnings.catch_warnings():
             warnings.simplefilter("error")

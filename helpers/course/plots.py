@@ -179,9 +179,10 @@ def arrow(
     color: str = INK,
     curve: float = 0.0,
     lw: float = 1.2,
+    ls: str = "-",
 ) -> None:
     """Draw an arrow from `start` to `end`; `curve` bends it (0 is straight)."""
-    shape = {"arrowstyle": "-|>", "color": color, "lw": lw, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 11}
+    shape = {"arrowstyle": "-|>", "color": color, "lw": lw, "ls": ls, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 11}
     ax.annotate("", xy=end, xytext=start, arrowprops={**shape, "connectionstyle": f"arc3,rad={curve}"})
 
 

@@ -2,7 +2,8 @@
 
 `assets/references.json` holds one record for each reference, in the order of the notebooks and then of the years; its
 `chapters` are numbers from `chapters.py`. The year is that of the first public version: what is cited as "Loshchilov
-and Hutter, 2019", after the conference, is from 2017 here, as its arXiv id 1711.05101 says. pandas loads on use.
+and Hutter, 2019", after the conference, is from 2017 here, as its arXiv id 1711.05101 says. A page of documentation
+has the year in which what it describes was first released. pandas loads on use.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 PATH = Path(__file__).parents[1] / "assets" / "references.json"
 FIELDS = ("chapters", "title", "authors", "year", "kind", "link", "why")
-KINDS = ("paper", "book", "code", "data", "post")  # a post is an article on the web, of whatever length
+KINDS = ("paper", "book", "code", "data", "post")  # a post is an article, page of documentation or lecture on the web
 
 # What a reference can belong to: each notebook's number and the first line of the notebook, in course order.
 CHAPTERS = {notebook.number: notebook.heading for notebook in NOTEBOOKS}

@@ -13,11 +13,14 @@ from . import plots
 Control = tuple[float, float, float] | Sequence[str]
 
 
-def slider(name: str, low: float, high: float, step: float, value: float) -> ipywidgets.Widget:
-    """A labelled slider from `low` to `high`; whole numbers if all four are."""
+def slider(name: str, low: float, high: float, step: float, value: float, live: bool = False) -> ipywidgets.Widget:
+    """A labelled slider from `low` to `high`; whole numbers if all four are.
+
+    A `live` one is followed while it moves, not only where it stops: for what is drawn in about a tenth of a second.
+    """
     whole = all(isinstance(number, int) for number in (low, high, step, value))
     kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
-    return kind(value=value, min=low, max=high, step=step, continuous_update=False, **_label(name))
+    return kind(value=value, min=low, max=high, step=step, continuous_update=live, **_label(name))
 
 
 def choice(name: str, options: Sequence[str], value: str | None = None) -> ipywidgets.Widget:

@@ -3,8 +3,8 @@
     python -m helpers.make.assistant train helpers/assets/course_model/assistant.safetensors
     python -m helpers.make.assistant evaluate --adapter helpers/assets/course_model/assistant.safetensors
 
-It is chapter 7's recipe for a quarter of an hour instead of a minute: the same prompt style, the same loss on the
-answers only, but `--entries` practice entries (see `helpers.make.instruction_set`), each seen once. Only an adapter is
+It is chapter 7's recipe for half an hour instead of a minute: the same prompt style, the same loss on the answers only,
+but `--entries` practice entries (see `helpers.make.instruction_set`), each seen `--epochs` times. Only an adapter is
 trained, so that the result is a file of less than 3 MB beside the course model. The training saves as it goes; after an
 interruption, the same command goes on from the last save.
 
@@ -138,8 +138,8 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
         command.add_argument("--device", help="cpu, cuda or mps")
         if name == "train":
             command.add_argument("adapter", type=Path, help="the file to write")
-            command.add_argument("--entries", type=int, default=48_000)
-            command.add_argument("--epochs", type=int, default=1)
+            command.add_argument("--entries", type=int, default=90_000)
+            command.add_argument("--epochs", type=int, default=2)
             command.add_argument("--keep-freed-memory", action="store_true", help="faster on Linux")
         else:
             command.add_argument("--adapter", type=Path, help="without one, the course model itself is asked")

@@ -96,7 +96,7 @@ def _shown(value: Any) -> str:
     """An argument in a message: what it is in a few words."""
     if isinstance(value, torch.Tensor) and value.numel() > 6:
         return f"<tensor of shape {tuple(value.shape)}>"
-    text = " ".join(repr(value).split())
+    text = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(repr(value).split()))
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -233,6 +233,13 @@ def _plain(value: Any) -> Any:
         return value.item() if hasattr(value, "item") else value
     except (ValueError, RuntimeError):
         return value
+
+
+def read_truth(value: Any, what: str = "True or False") -> bool:
+    """A bool, NumPy's included, or a tensor or array of one. Raises `Hint` for anything else."""
+    plain = _plain(value)
+    expect(isinstance(plain, bool), f"{what} is expected, not {type(value).__name__}.")
+    return plain
 
 
 def read_share(value: Any, case: str) -> float:

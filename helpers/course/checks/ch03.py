@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,9 +17,9 @@ from ._core import (
     exercise,
     expect,
     expect_close,
-    expect_kind,
     read_number,
     read_tensor,
+    read_truth,
     same,
     self_test,
 )
@@ -318,14 +317,6 @@ _SUSPECTS: tuple[tuple[bool, Callable[[torch.Tensor], torch.Tensor], str], ...] 
 )
 
 
-def _read_truth(value: Any) -> bool:
-    """A bool, or a tensor or array of one."""
-    with contextlib.suppress(AttributeError, RuntimeError, ValueError):
-        value = value.item()
-    expect_kind(value, bool, "True or False")
-    return value
-
-
 @exercise("3.C", "is_causal(attention, x)")
 def exercise_3_c(answer: Callable) -> str:
     """`answer(attention, x)` says whether any row of attention(x), (T, C), depends on a later row of x."""
@@ -333,7 +324,7 @@ def exercise_3_c(answer: Callable) -> str:
     for causal, attention, what in _SUSPECTS:
         for tokens, width in ((6, 3), (7, 4)):
             x = torch.randn(tokens, width, generator=generator)
-            verdict = _read_truth(answer(attention, x.clone()))
+            verdict = read_truth(answer(attention, x.clone()))
             wrong = "You call it causal, and it is not" if verdict else "You say that it looks ahead, and it does not"
             expect(verdict == causal, f"{wrong}: {what}. Tried with {tokens} words of {width} numbers.")
     return (

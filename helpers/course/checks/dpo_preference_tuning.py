@@ -20,6 +20,7 @@ from ._core import (
     explained,
     read_numbers,
     read_tensor,
+    read_truth,
     same,
     self_test,
 )
@@ -161,20 +162,13 @@ def _positional(loss: Loss) -> Loss:
     return called
 
 
-def _verdict(result: Any) -> bool:
-    """The learner's True or False, of Python, NumPy or PyTorch. Raises `Hint` for anything else."""
-    plain = result.item() if getattr(result, "shape", None) == () else result
-    expect(isinstance(plain, bool), f"Return True or False, not {type(result).__name__}.")
-    return plain
-
-
 @exercise("dpo.3", "is_right(loss)")
 def exercise_dpo_3(answer: Callable[[Loss], bool]) -> str:
     """`is_right(loss)`: a test that tells right DPO losses from faulty ones."""
     shapes = (TypeError, IndexError, ValueError, RuntimeError)
     with explained(shapes, "Call the loss with four tensors of the same shape (B) and a beta, a number."):
-        right = [(name, _verdict(answer(_positional(loss)))) for name, loss in _RIGHT_LOSSES]
-        faulty = [(name, _verdict(answer(_positional(loss)))) for name, loss in _FAULTY_LOSSES]
+        right = [(name, read_truth(answer(_positional(loss)))) for name, loss in _RIGHT_LOSSES]
+        faulty = [(name, read_truth(answer(_positional(loss)))) for name, loss in _FAULTY_LOSSES]
     accepted = [name for name, passed in faulty if passed]
     expect(
         bool(accepted) or any(passed for _, passed in right),

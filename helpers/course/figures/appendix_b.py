@@ -99,7 +99,13 @@ def ideas(table: pd.DataFrame) -> Figure:
         plots.arrow(ax, start, (to_x, to_y + high / 2), color=plots.GREY, lw=1)
     for name, (x, y) in place.items():
         plots.box(ax, x, y, name, width=0.88, height=high, color=_COLORS[IDEAS[name][0]], fontsize=8.5)
-    return fig
+    sources = {name: [source for source, target, _ in ARROWS if target == name] for name in IDEAS}
+    said = [f"{name} ({when[name]}) from {', '.join(found)}" for name, found in sources.items() if found]
+    return plots.describe(
+        fig,
+        f"Ideas in {len(LANES)} lanes, {', '.join(LANES)}, with the years {min(rows)} to {max(rows)} running down and "
+        f"an arrow from each idea to what took it up: {'; '.join(said)}.",
+    )
 
 
 def timeline(table: pd.DataFrame, since: int = 2012) -> Figure:
@@ -108,21 +114,26 @@ def timeline(table: pd.DataFrame, since: int = 2012) -> Figure:
     colors = [plots.BLUE if notebook.kind == "chapter" else plots.GREEN for notebook in main] + [plots.VERMILION]
     labels = [f"{notebook.number}. {notebook.title}" for notebook in main] + ["bonus notebooks"]
     rows = {notebook.number: min(place, len(main)) for place, notebook in enumerate(NOTEBOOKS)}  # one row for all bonus
-    fig, ax = plots.subplots(7.2, 4.6)
+    fig, ax = plots.subplots(7.2, 5.2)
     spots = zip(table["chapters"], table["year"], strict=True)
     counts = Counter((max(int(year), since - 1), rows[chapters[0]]) for chapters, year in spots)
     for (year, row), count in counts.items():
         for line in range(0, count, 4):  # four dots side by side, then a new line
             dots, lines = min(4, count - line), (count + 3) // 4
             xs = [year + 0.2 * (dot - (dots - 1) / 2) for dot in range(dots)]
-            y = row + 0.26 * (line / 4 - (lines - 1) / 2)
-            ax.plot(xs, [y] * dots, "o", ms=4.2, color=colors[row])
+            y = row + min(0.26, 0.9 / lines) * (line / 4 - (lines - 1) / 2)
+            ax.plot(xs, [y] * dots, "o", ms=3.8, color=colors[row])
     last = int(table["year"].max())
     ax.axvline(since - 0.5, color=plots.GREY, lw=1, linestyle=":")
     for year in range(since, last):
         ax.axvline(year + 0.5, color=plots.SHADE, lw=1, zorder=0)
-    ax.set_xticks(range(since - 1, last + 1), ["older", *(f"{year}" for year in range(since, last + 1))], fontsize=8)
+    ax.set_xticks(range(since - 1, last + 1), ["older", *(f"{year}" for year in range(since, last + 1))], fontsize=7.6)
     ax.set_yticks(range(len(labels)), labels, fontsize=8.5)
     ax.set(xlim=(since - 1.5, last + 0.5), ylim=(len(labels) - 0.4, -0.6), xlabel="year of the first public version")
     ax.tick_params(length=0)
-    return fig
+    return plots.describe(
+        fig,
+        "A row for each chapter and appendix and one for the bonus notebooks, a column for each year from "
+        f"{since} to {last} and one for older work; a dot for each reference in the row of the first part that it "
+        "belongs to.",
+    )

@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ..plots import GREY, PALE_GREEN, PALE_VERMILION, PAPER, box, canvas, decimals, subplots, write
+from ..plots import GREY, PALE_GREEN, PALE_VERMILION, PAPER, box, canvas, decimals, describe, subplots, write
 from .shared import memory_bars
 
 _YES, _NO = PALE_GREEN, PALE_VERMILION
@@ -26,7 +26,11 @@ def kinds_of_tensors(rows: Mapping[str, Sequence[bool]], columns: Sequence[str])
         for col, answer in enumerate(answers):
             color = _YES if answer else _NO
             box(ax, 3.1 + 1.25 * col, y, "yes" if answer else "no", width=1.1, height=0.38, color=color)
-    return fig
+    told = [
+        f"{name}: " + ", ".join(f"{column} {'yes' if yes else 'no'}" for column, yes in zip(columns, row, strict=True))
+        for name, row in rows.items()
+    ]
+    return describe(fig, f"Table of yes and no. {'. '.join(told)}.")
 
 
 def mask_memory(context_length: int, weights: int, num_layers: int = 12) -> Figure:
@@ -40,7 +44,8 @@ def mask_memory(context_length: int, weights: int, num_layers: int = 12) -> Figu
     ax.set_xlim(0, (4 * weights + 4 * squares) / 1e6 * 1.16)
     ax.set(xlabel="MB in the file", title=f"{num_layers} layers, context length {context_length:,}")
     ax.legend(loc="upper center", bbox_to_anchor=(0.4, -0.28), ncols=2)
-    return fig
+    told = ", ".join(f"{name} {note}" for name, note in zip(names, notes, strict=True))
+    return describe(fig, f"Bars for a GPT with {num_layers} layers and a context length of {context_length:,}: {told}.")
 
 
 def leak(before: torch.Tensor, after: torch.Tensor) -> Figure:
@@ -60,4 +65,10 @@ def leak(before: torch.Tensor, after: torch.Tensor) -> Figure:
         ax.set(title=title, xlabel="looks at", ylabel="token", xticks=range(len(values)), yticks=range(len(values)))
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0)
-    return fig
+    just_above = decimals(float(after.detach().diagonal(1).mean()), 1)
+    return describe(
+        fig,
+        f"Two squares of {len(before)} by {len(before)} numbers. Before training: ones on and below the diagonal, "
+        "zeros above. After training: the numbers just above the diagonal, where each token looks at the next, are "
+        f"{just_above} on average.",
+    )

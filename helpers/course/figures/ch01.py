@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
-from html import escape
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
+from matplotlib.patches import FancyBboxPatch
 
-from ..chapters import NOTEBOOKS
+from ..chapters import NOTEBOOKS, Notebook
 from ..plots import (
     BLUE,
     CHAR_WIDTH,
@@ -28,20 +26,13 @@ from ..plots import (
     arrow,
     box,
     canvas,
+    describe,
     subplots,
-    visible,
+    write,
 )
-from .shared import attention_mask
+from .shared import attention_mask, drawable, printable
 
 Steps = Sequence[tuple[str, float]]  # tokens, each with the probability it had
-
-
-def _plain(token: str, most: int = 40) -> str:
-    """A token as it can be drawn: at most `most` characters, a box for one that the font lacks, $ without a formula."""
-    font = get_font(findfont("DejaVu Sans"))
-    shown = "".join(char if font.get_char_index(ord(char)) else "□" for char in visible(token))
-    shown = shown if len(shown) <= most else shown[: most - 1] + "…"
-    return shown.replace("$", r"\$")
 
 
 def followers(words: Sequence[str], word: str) -> Figure:
@@ -64,7 +55,8 @@ def followers(words: Sequence[str], word: str) -> Figure:
         box(ax, 1.6, y, follower, width=0.7, height=0.32, color=PALE_ORANGE)
         ax.barh([y], [3 * share], left=2.1, height=0.26, color=BLUE)
         ax.text(2.2 + 3 * share, y, f"{found.count(follower)} of {len(found)} = {share:.2f}", va="center", fontsize=9)
-    return fig
+    counted = ", ".join(f"{follower} {found.count(follower)} of {len(found)}" for follower in shares)
+    return describe(fig, f"{len(words)} words in boxes. What follows {word!r}, in boxes and as bars: {counted}.")
 
 
 def next_token_bars(panels: Mapping[str, Steps], cols: int = 2, height: float = 2.6) -> Figure:
@@ -81,20 +73,27 @@ def next_token_bars(panels: Mapping[str, Steps], cols: int = 2, height: float = 
         )
         for place, (_, probability) in enumerate(steps):
             ax.text(probability + 0.02 * most, place, f"{probability:.3f}", va="center", fontsize=8)
-        ax.set_yticks(places, labels=[_plain(token, most=14) for token, _ in steps])
-        ax.set_title(title.replace("$", r"\$"), fontsize=9.5 if cols < 3 else 8.3)
+        ax.set_yticks(places, labels=[drawable(token, most=14) for token, _ in steps])
+        ax.set_title(printable(title), fontsize=9.5 if cols < 3 else 8.3)
         ax.set_xlim(0, 1.28 * most)
         ax.invert_yaxis()
         ax.tick_params(axis="y", length=0)
         if not steps:
             ax.text(0.5, 0.5, "it has never seen this token", transform=ax.transAxes, ha="center", fontsize=9)
     fig.supxlabel("probability of being the next token", fontsize=10)
-    return fig
+    first = [
+        f"{' '.join(title.split())}: {' '.join(steps[0][0].split())!r} with {steps[0][1]:.3f}"
+        for title, steps in panels.items()
+        if steps
+    ]
+    return describe(
+        fig, f"{len(panels)} bar charts of the most probable next tokens. The first of each: {'; '.join(first)}."
+    )
 
 
 def growing_text(prompt: Sequence[str], steps: Steps) -> Figure:
     """The loop of a language model, a row per step: the text that goes in, and the token that comes out (orange)."""
-    tokens = [_plain(token) for token in [*prompt, *(token for token, _ in steps)]]
+    tokens = [drawable(token) for token in [*prompt, *(token for token, _ in steps)]]
     sizes = np.array([CHAR_WIDTH * len(token.replace("\\", "")) + 0.14 for token in tokens])
     scale = min(1.0, 5.5 / sizes.sum())
     edges = 0.62 + scale * np.concatenate([[0], np.cumsum(sizes)])
@@ -114,7 +113,12 @@ def growing_text(prompt: Sequence[str], steps: Steps) -> Figure:
             middle, width = (edges[place] + edges[place + 1]) / 2, edges[place + 1] - edges[place] - 0.03
             box(ax, middle, y, tokens[place], width=width, height=0.3, color=color, edge=PAPER, fontsize=9 * scale)
         ax.text(6.95, y, f"{probability:.2f}", fontsize=9, va="center", ha="right")
-    return fig
+    came = ", ".join(f"{' '.join(token.split())!r} {probability:.2f}" for token, probability in steps)
+    return describe(
+        fig,
+        f"{len(steps)} rows, each with the text so far and one more token, in orange, at its end. The tokens that come "
+        f"out, with their probabilities: {came}.",
+    )
 
 
 def continuations(texts: Mapping[str, tuple[Sequence[str], Steps]]) -> Figure:
@@ -125,7 +129,7 @@ def continuations(texts: Mapping[str, tuple[Sequence[str], Steps]]) -> Figure:
         pieces += [(token, _tint(probability)) for token, probability in steps]
         row: list[tuple[str, str, float]] = []
         for token, color in pieces:
-            shown = _plain(token)
+            shown = drawable(token)
             width = CHAR_WIDTH * len(shown.replace("\\", "")) + 0.1
             if row and sum(piece[2] + 0.03 for piece in row) + width > 5.6:
                 lines.append((name, row))
@@ -148,7 +152,11 @@ def continuations(texts: Mapping[str, tuple[Sequence[str], Steps]]) -> Figure:
         ax.text(x + 0.37, 0.14, f"{probability:g}", fontsize=8, va="center")
         x += 0.85
     ax.text(x, 0.14, "probability of a new token; a dot is a space", fontsize=8, va="center")
-    return fig
+    told = "; ".join(
+        f"{name}: {' '.join(''.join([*prompt, *(token for token, _ in steps)]).split())}"
+        for name, (prompt, steps) in texts.items()
+    )
+    return describe(fig, f"Text in boxes, new tokens in orange, the darker the more probable they were. {told}")
 
 
 def _tint(probability: float) -> tuple[float, float, float]:
@@ -156,6 +164,40 @@ def _tint(probability: float) -> tuple[float, float, float]:
     strength = 0.08 + 0.92 * float(probability) ** 0.5
     orange = np.array([0xE6, 0x9F, 0x00]) / 255
     return tuple((1 - strength) + strength * orange)
+
+
+def fields() -> Figure:
+    """Nested sets: artificial intelligence, machine learning, deep learning, language models; GenAI across them."""
+    fig, ax = canvas(7, 3.95)
+    rings = [  # name, example, colour, and the ring's left, low, width and height
+        ("artificial intelligence", "a chess program with rules written by hand", SHADE, (0.05, 0.05, 6.9, 3.85)),
+        ("machine learning", "our bigram model; a bag of words (chapter 6)", PALE_GREEN, (0.3, 0.2, 6.4, 3.1)),
+        ("deep learning", "a network that finds faces in photographs", PALE_BLUE, (0.55, 0.35, 5.9, 2.35)),
+    ]
+    for name, example, color, (left, low, width, height) in rings:
+        box(ax, left + width / 2, low + height / 2, "", width=width, height=height, color=color)
+        y = low + height - 0.3
+        ax.text(left + 0.15, y, name, va="center", weight="bold")
+        ax.text(left + width - 0.15, y, example, va="center", ha="right", fontsize=8.5)
+    box(ax, 2.55, 1.25, "", width=3.5, height=1.5, color=PALE_ORANGE)
+    ax.text(0.95, 1.82, "large language models", va="center", weight="bold")
+    style = {"boxstyle": "round,pad=0,rounding_size=0.06", "facecolor": "none", "edgecolor": INK}
+    ax.add_patch(FancyBboxPatch((2.6, 0.62), 3.65, 1.02, **style, ls="--", lw=1.4))
+    ax.text(6.1, 1.46, "generative AI", va="center", ha="right", weight="bold")
+    for x, text in [
+        (1.7, "a spam filter\nmade of a GPT\n(chapter 6)"),
+        (3.45, "GPT-3;\nthe assistant\nof chapter 7"),
+        (5.28, "networks that paint\nor compose"),
+    ]:
+        write(ax, x, 1.02, text, fontsize=8.5)
+    return describe(
+        fig,
+        "Nested sets. Artificial intelligence, with a chess program whose rules people wrote, holds machine learning, "
+        "with our bigram model and a bag of words, which holds deep learning, with a network that finds faces, which "
+        "holds large language models. Generative AI, dashed, lies in deep learning and overlaps with language models: "
+        "GPT-3 and an assistant are in both, a spam filter made of a GPT is a language model alone, and networks that "
+        "paint or compose are generative alone.",
+    )
 
 
 def stages() -> Figure:
@@ -175,7 +217,12 @@ def stages() -> Figure:
     ax.text(4.3, 2.62, "texts with labels", ha="center", va="center", fontsize=8.5)
     ax.text(4.3, 0.5, "instruction\nfine-tuning (chapter 7)", **names)
     ax.text(4.3, 0.12, "instructions with answers", ha="center", va="center", fontsize=8.5)
-    return fig
+    return describe(
+        fig,
+        "Raw text leads by pretraining, predicting the next token billions of times, to a base model, which continues "
+        "any text. From there, classification fine-tuning with labelled texts leads to a classifier, and instruction "
+        "fine-tuning with instructions and answers to an assistant.",
+    )
 
 
 def transformers() -> Figure:
@@ -196,7 +243,12 @@ def transformers() -> Figure:
     for x, loop in [(3.1, 4.15), (5.85, 6.85)]:
         ax.plot([x + 0.5, loop, loop, x + 0.83], [3.14, 3.14, 0.4, 0.4], color=INK, lw=1.0, ls="--")
         arrow(ax, (x + 0.85, 0.4), (x + 0.79, 0.4), lw=1.0)
-    return fig
+    return describe(
+        fig,
+        "Left, the transformer of 2017: an encoder reads 'The hen climbs' as a whole and hands what it means to a "
+        "decoder, which has written 'Die Henne' and gives the next token, 'steigt', which joins its input. Right, GPT: "
+        "a decoder alone reads 'The hen climbs the' and gives the next token, 'ladder'.",
+    )
 
 
 def _stack(ax: Axes, x: float, name: str, note: str, color: str, text: str) -> None:
@@ -219,7 +271,11 @@ def who_sees_whom(words: Sequence[str]) -> Figure:
             ax.text(col, row, text, ha="center", va="center", fontsize=8)
         ax.set_title(f"{'decoder' if causal else 'encoder'}: {title}", fontsize=10)
         ax.set(xlabel="… this word", ylabel="does this word see …")
-    return fig
+    return describe(
+        fig,
+        f"Two tables of {len(words)} words by {len(words)} words. In the encoder's, every word sees every word. In the "
+        "decoder's, each word sees itself and those before it: a triangle.",
+    )
 
 
 def training_mix(sources: Mapping[str, tuple[float, float]]) -> Figure:
@@ -244,7 +300,8 @@ def training_mix(sources: Mapping[str, tuple[float, float]]) -> Figure:
     ax.invert_yaxis()
     ax.tick_params(axis="y", length=0)
     ax.legend(loc="lower right")
-    return fig
+    pairs = ", ".join(f"{name} {a:.1%} and {b:.0%}" for name, a, b in zip(sources, shares, weights, strict=True))
+    return describe(fig, f"Two bars per source, its share of the tokens and of what training reads: {pairs}.")
 
 
 def parameter_counts(models: Mapping[str, int]) -> Figure:
@@ -262,24 +319,14 @@ def parameter_counts(models: Mapping[str, int]) -> Figure:
     ax.invert_yaxis()
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel("parameters (logarithmic axis)")
-    return fig
+    counted = ", ".join(f"{name} {count:,}" for name, count in models.items())
+    return describe(fig, f"Bars on a logarithmic axis, numbers of parameters: {counted}.")
 
 
 # ---- the map of the course ------------------------------------------------------------------------------------------
 
-
-class Place(NamedTuple):
-    """A notebook's box on the map: (x, y) is its upper left corner, in pixels."""
-
-    file: str
-    title: str
-    x: int
-    y: int
-    color: str
-
-
-_WIDTH, _BOX, _TALL = 760, 164, 58  # of the map and of a box, in pixels
-_COLUMNS, _ROWS, _BONUS = (16, 204, 392, 580), (44, 154, 264), 380  # left edges; upper edges, of the bonus rows too
+_BOX, _TALL = 1.5, 0.62  # of a notebook's box on the map, in inches
+_COLUMNS, _ROWS, _BONUS = (0.1, 1.85, 3.6, 5.35), (0.7, 1.72, 2.74), 3.85  # left edges; upper edges, from the top
 # Column, row and colour of each chapter's and appendix's box: the chapters run to the right, then back.
 _PLACES = {
     "1": (0, 0, PALE_ORANGE),
@@ -295,84 +342,68 @@ _PLACES = {
     "D": (3, 2, SHADE),
     "E": (2, 2, SHADE),
 }
+_COLORS = [("build", PALE_BLUE), ("pretrain", PALE_GREEN), ("fine-tune", PALE_PINK), ("more", SHADE)]
 # Arrows: the way through the chapters, and (dashed) the ways aside.
 _WAYS = [("1", "2"), ("2", "3"), ("3", "4"), ("4", "5"), ("5", "6"), ("6", "7")]
 _WAYS_ASIDE = [("1", "A"), ("A", "2"), ("5", "D"), ("6", "E")]
 
 
-def course_map(folder: Path | str = ".") -> str:
-    """The map of the course as SVG for an HTML output, with chapter 1 marked as the notebook that is open.
-
-    A box is a link if its notebook is in `folder`, and dashed if not. The bonus notebooks come last, four in a row.
-    """
-    folder, places, bonus = Path(folder), {}, 0
+def course_map() -> Figure:
+    """The notebooks as boxes, chapter 1 marked as the open one; the bonus notebooks come last, four in a row."""
+    bonus = [notebook for notebook in NOTEBOOKS if notebook.kind == "bonus"]
+    last = _BONUS + 0.74 * ((len(bonus) - 1) // 4) + _TALL
+    fig, ax = canvas(7, last + 0.1)
+    top = last + 0.1
+    ax.text(0.1, top - 0.2, "The course, from left to right and back", va="center", weight="bold")
+    for number, (name, color) in enumerate(_COLORS):
+        box(ax, 3.75 + 0.85 * number, top - 0.2, name, width=0.78, height=0.24, color=color, edge=PAPER, fontsize=8)
+    ax.text(0.1, top - _BONUS + 0.2, "Bonus notebooks", va="center", weight="bold")
+    corners = {}
     for notebook in NOTEBOOKS:
-        title = notebook.short or notebook.title
         if notebook.kind == "bonus":
-            x, y, color = _COLUMNS[bonus % 4], _BONUS + 74 * (bonus // 4), SHADE
-            bonus += 1
+            row, column = divmod(bonus.index(notebook), 4)
+            x, y, color = _COLUMNS[column], top - _BONUS - 0.74 * row, SHADE
         else:
             column, row, color = _PLACES[notebook.number]
-            x, y, title = _COLUMNS[column], _ROWS[row], f"{notebook.number}. {title}"
-        places[notebook.number] = Place(notebook.file, title, x, y, color)
-    height = max(place.y for place in places.values()) + _TALL + 16
-    parts = [_way(places[a], places[b], dashed=False) for a, b in _WAYS]
-    parts += [_way(places[a], places[b], dashed=True) for a, b in _WAYS_ASIDE]
-    parts += [_place(place, (folder / place.file).exists(), number == "1") for number, place in places.items()]
-    about = "Map of the course: chapters 1 to 7 in order, with appendices around them. A box opens its notebook."
-    head = '<marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" role="group" aria-label="{about}" '
-            f'viewBox="0 0 {_WIDTH} {height}" style="max-width: {_WIDTH}px; width: 100%" font-family="sans-serif">',
-            f"<desc>{about}</desc>",
-            f'<defs>{head}<path d="M0,0 L8,4 L0,8 z" fill="{INK}"/></marker></defs>',
-            f'<rect width="{_WIDTH}" height="{height}" fill="{PAPER}"/>',
-            _words(16, 26, "The course, from left to right and back", weight="bold"),
-            *parts,
-            _words(16, _BONUS - 14, "Bonus notebooks", weight="bold"),
-            "</svg>",
-        ]
+            x, y = _COLUMNS[column], top - _ROWS[row]
+        corners[notebook.number] = (x, y)
+        _notebook(ax, notebook, x, y, color)
+    for ways, dashed in [(_WAYS, False), (_WAYS_ASIDE, True)]:
+        for start, end in ways:
+            _way(ax, corners[start], corners[end], dashed)
+    return describe(
+        fig,
+        "Map of the course. Chapters 1 to 7 follow each other: 2 to 4 build the model, 5 pretrains it, 6 and 7 "
+        "fine-tune it. Dashed arrows lead aside: from chapter 1 to appendix A and on to chapter 2, from 5 to D, from 6 "
+        f"to E. Appendices B and C stand alone, and so do {len(bonus)} bonus notebooks.",
     )
 
 
-def _place(place: Place, there: bool, here: bool) -> str:
-    """A box of the map: a link if the notebook is `there`; `here` marks the notebook that is open."""
-    line = f'stroke="{INK if there else GREY}" stroke-width="{3 if here else 1}"'
-    line += "" if there else ' stroke-dasharray="4 3"'
-    shape = f'<rect x="{place.x}" y="{place.y}" width="{_BOX}" height="{_TALL}" rx="7" fill="{place.color}" {line}/>'
-    label = _words(place.x + 4, place.y + _TALL + 15, "you are here", size=11) if here else ""
-    style = (
-        "display: flex; width: 100%; height: 100%; align-items: center; justify-content: center; text-align: center; "
-        f"box-sizing: border-box; padding: 0 8px; font: 13px/17px sans-serif; color: {INK}"
-    )
-    # JupyterLab opens notebooks from HTML links; a link of SVG's own stops it with an error.
-    if there:
-        kind, about = "a", f'href="{escape(place.file)}" title="Open {escape(place.file)}"'
-    else:
-        kind, about = "span", 'title="This notebook is not in your folder"'
-    link = f'<{kind} xmlns="http://www.w3.org/1999/xhtml" {about} style="{style}">{escape(place.title)}</{kind}>'
-    inside = f'<foreignObject x="{place.x}" y="{place.y}" width="{_BOX}" height="{_TALL}">{link}</foreignObject>'
-    return "\n".join(filter(None, [shape, label, inside]))
+def _notebook(ax: Axes, notebook: Notebook, x: float, y: float, color: str) -> None:
+    """A notebook's box, whose upper left corner is (x, y); its title in the largest type that fits."""
+    title = notebook.short or notebook.title
+    if notebook.kind != "bonus":
+        title = f"{notebook.number}. {title}"
+    here = notebook.number == "1"
+    for size in (8.5, 7.5, 6.5):
+        lines = textwrap.wrap(title, int((_BOX - 0.1) / (CHAR_WIDTH * size / 9)), break_on_hyphens=False)
+        lines += ["(you are here)"] * here
+        if len(lines) * 1.25 * size / 72 <= _TALL - 0.06:
+            break
+    text = printable("\n".join(lines))
+    box(ax, x + _BOX / 2, y - _TALL / 2, text, width=_BOX, height=_TALL, color=color, fontsize=size)
+    ax.patches[-1].set_linewidth(2.2 if here else 1)
 
 
-def _words(x: float, y: float, text: str, weight: str = "normal", size: int = 13) -> str:
-    style = f'font-weight="{weight}" font-size="{size}" fill="{INK}"'
-    return f'<text x="{x:g}" y="{y:g}" {style}>{escape(text)}</text>'
-
-
-def _way(start: Place, end: Place, dashed: bool) -> str:
-    """A straight arrow between the sides of two boxes that face each other."""
-    middle_x, middle_y = _BOX // 2, _TALL // 2
-    if start.y == end.y and start.x < end.x:
-        line = (start.x + _BOX, start.y + middle_y, end.x, end.y + middle_y)
-    elif start.y == end.y:
-        line = (start.x, start.y + middle_y, end.x + _BOX, end.y + middle_y)
-    elif start.x == end.x:
-        line = (start.x + middle_x, start.y + _TALL, end.x + middle_x, end.y)
+def _way(ax: Axes, start: tuple[float, float], end: tuple[float, float], dashed: bool) -> None:
+    """A straight arrow between the sides of two boxes that face each other, given by their upper left corners."""
+    (x1, y1), (x2, y2) = start, end
+    if y1 == y2:
+        x1, x2 = (x1 + _BOX, x2) if x1 < x2 else (x1, x2 + _BOX)
+        y1 = y2 = y1 - _TALL / 2
+    elif x1 == x2:
+        x1 = x2 = x1 + _BOX / 2
+        y1 -= _TALL
     else:  # from a lower box to the one at its upper right
-        line = (start.x + _BOX, start.y, end.x, end.y + _TALL)
-    x1, y1, x2, y2 = line
-    dash = ' stroke-dasharray="5 4"' if dashed else ""
-    style = f'stroke="{INK}" stroke-width="1.5"{dash} marker-end="url(#tip)"'
-    return f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" {style}/>'
+        x1, y2 = x1 + _BOX, y2 - _TALL
+    arrow(ax, (x1, y1), (x2, y2), ls="--" if dashed else "-")

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from .. import plots
-from .shared import box_row
+from .shared import box_row, drawable
 
 
 def encoder_decoder() -> Figure:
@@ -343,7 +343,7 @@ def head_shares(shares: Tensor, title: str) -> Figure:
 
 def sentence_pattern(tokens: Sequence[str], weights: Tensor, title: str) -> Figure:
     """The weights (T, T) of one head on a sentence, without numbers: query tokens down, the tokens looked at across."""
-    names = [plots.visible(token).replace("$", r"\$") for token in tokens]
+    names = [drawable(token) for token in tokens]
     fig, ax = plots.subplots(5.6, 5.0)
     plots.heatmap(ax, weights, names, names, fmt=None, vmin=0, vmax=1)
     ax.tick_params(axis="x", rotation=90)

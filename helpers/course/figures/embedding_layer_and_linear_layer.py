@@ -5,7 +5,22 @@ from __future__ import annotations
 import torch
 from matplotlib.figure import Figure
 
-from ..plots import BLUE, GREY, PALE_BLUE, PALE_ORANGE, PAPER, SHADE, TINTS, arrow, box, canvas, decimals, write
+from ..plots import (
+    BLUE,
+    GREY,
+    PALE_BLUE,
+    PALE_ORANGE,
+    PAPER,
+    SHADE,
+    TINTS,
+    arrow,
+    box,
+    canvas,
+    decimals,
+    describe,
+    subplots,
+    write,
+)
 from .shared import box_row
 
 
@@ -43,7 +58,32 @@ def row_product(
     shapes = [(count, rows), tuple(table.shape), tuple(result.shape)]
     for x, name, shape in zip((across + 0.185 * (rows - 1), 3.75, 6.0), names, shapes, strict=True):
         write(ax, x, height - 0.15, f"{name} {shape}", weight="bold", fontsize=9.5)
-    return fig
+    said = [f"row {n} of the {names[2]} is {_sum_in_words(shares)}" for n, shares in enumerate(inputs.tolist())]
+    return describe(
+        fig,
+        f"A matrix of shape {shapes[0]}, the {names[0]}, times one of shape {shapes[1]}, the {names[1]}, whose rows "
+        f"are used in the same colours: {'; '.join(said)}.",
+    )
+
+
+def _sum_in_words(shares: list[float]) -> str:
+    """What a row of weights makes of the rows of a table: "0.7 times row 2 plus 0.3 times row 5"."""
+    parts = [f"{round(share, 2):g} times row {row}" for row, share in enumerate(shares) if share]
+    return " plus ".join(parts).replace("1 times row", "row") or "all zeros"
+
+
+def work(vocabularies: list[int], tokens: int, size: int) -> Figure:
+    """Multiplications of the product, and numbers copied by the lookup, over the size of the vocabulary."""
+    fig, ax = subplots(6.2, 3.2)
+    ax.loglog(vocabularies, [tokens * v * size for v in vocabularies], marker="o", label="product: multiplications")
+    ax.loglog(vocabularies, [tokens * size] * len(vocabularies), "s--", label="lookup: numbers copied")
+    ax.set(xlabel="size of the vocabulary, V", ylabel=f"work for {tokens:,} tokens, C = {size}", ylim=(1e6, 1e13))
+    ax.legend(loc="upper left")
+    return describe(
+        fig,
+        "Work against the size of the vocabulary on logarithmic axes: the product rises in proportion to the "
+        "vocabulary, the lookup is a flat line far below it.",
+    )
 
 
 def tied_weights() -> Figure:
@@ -62,4 +102,8 @@ def tied_weights() -> Figure:
     ax.text(1.62, 1.15, "its rows", ha="center", fontsize=9)
     write(ax, 5.95, 1.15, "the same rows,\nas weights", fontsize=9)
     write(ax, 3.67, 1.15, "gradients from both\nends add up", fontsize=9)
-    return fig
+    return describe(
+        fig,
+        "A model from left to right: ids, embedding, transformer blocks, output head, logits. One table of V rows "
+        "below has arrows to both the embedding and the output head; gradients from both ends add up.",
+    )

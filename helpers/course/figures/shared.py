@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 from matplotlib.patches import Rectangle
 
 from ..plots import (
@@ -23,8 +24,21 @@ from ..plots import (
     canvas,
     describe,
     heatmap,
+    visible,
     write,
 )
+
+
+def printable(text: str) -> str:
+    """A text as it can be drawn: with a box for each character that the font lacks, and $ without a formula."""
+    font = get_font(findfont("DejaVu Sans"))
+    return "".join(c if c == "\n" or font.get_char_index(ord(c)) else "□" for c in text).replace("$", r"\$")
+
+
+def drawable(token: str | bytes, most: int = 40) -> str:
+    """A token as it can be drawn: at most `most` characters, spaces and new lines made visible (see `printable`)."""
+    shown = visible(token)
+    return printable(shown if len(shown) <= most else shown[: most - 1] + "…")
 
 
 def number_formats() -> Figure:

@@ -6,6 +6,7 @@ In the process of a notebook it could not be told: what earlier cells allocated 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import inspect
 import json
 import os
@@ -69,9 +70,10 @@ def resident_memory() -> int:
     """The bytes of memory that this process has in use now, pages of files that it has read in place included."""
     if sys.platform == "linux":
         return _status("VmRSS")
-    import psutil  # comes with ipykernel
-
-    return psutil.Process().memory_info().rss
+    if sys.platform == "win32":
+        return _windows_counters().WorkingSetSize
+    command = ["ps", "-o", "rss=", "-p", str(os.getpid())]
+    return 1024 * int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def peak_memory() -> int:
@@ -79,9 +81,7 @@ def peak_memory() -> int:
     if sys.platform == "linux":
         return _status("VmHWM")  # ru_maxrss begins with the size of the process that started this one
     if sys.platform == "win32":
-        import psutil
-
-        return psutil.Process().memory_info().peak_wset
+        return _windows_counters().PeakWorkingSetSize
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
@@ -90,3 +90,19 @@ def peak_memory() -> int:
 def _status(name: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+class _Counters(ctypes.Structure):
+    """PROCESS_MEMORY_COUNTERS of psapi.h."""
+
+    _fields_ = [("cb", ctypes.c_uint32), ("PageFaultCount", ctypes.c_uint32)]
+    _fields_ += [(name, ctypes.c_size_t) for name in ("PeakWorkingSetSize", "WorkingSetSize", *"abcdef")]
+
+
+def _windows_counters() -> _Counters:
+    system, counters = ctypes.windll.kernel32, _Counters()
+    system.GetCurrentProcess.restype = ctypes.c_void_p
+    system.K32GetProcessMemoryInfo.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32]
+    if not system.K32GetProcessMemoryInfo(system.GetCurrentProcess(), ctypes.byref(counters), ctypes.sizeof(counters)):
+        raise OSError("Windows does not say how much memory this process has in use")
+    return counters

@@ -5,6 +5,8 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-for-tests
+SITE_VENV := .venv-site
+SITE_STAMP := $(SITE_VENV)/.installed
 
 # The first Python 3.10-3.13 that is found; or say which: make lab PYTHON=/path/to/python3.12
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
@@ -18,7 +20,7 @@ OFFLINE := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.Ne
 CHAT_FLAGS := $(if $(or $(DISPLAY),$(WAYLAND_DISPLAY),$(filter Darwin,$(shell uname -s))),,--no-browser)
 LAB_FLAGS := $(if $(filter 0,$(shell id -u)),--allow-root) $(CHAT_FLAGS)
 
-.PHONY: lab blank test check chat lint refresh bench links clean help
+.PHONY: lab blank site test check chat lint refresh bench links clean help
 
 lab: $(STAMP)  ## open the course in JupyterLab
 	$(BIN)/jupyter lab $(LAB_FLAGS) $(OFFLINE) --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
@@ -27,6 +29,9 @@ blank: $(STAMP)  ## copies of the notebooks without outputs, in blank/, for pred
 	@test ! -e blank || { echo "The folder blank exists and may hold your answers: rename it, then run make blank again." >&2; exit 1; }
 	$(BIN)/jupyter nbconvert --log-level=WARN --to=notebook --ClearOutputPreprocessor.enabled=True --output-dir=blank notebooks/*.ipynb
 	$(BIN)/jupyter nbconvert --log-level=WARN --to=notebook --ClearOutputPreprocessor.enabled=True --output-dir=blank/bonus notebooks/bonus/*.ipynb
+
+site: $(SITE_STAMP)  ## the course as pages to read in a browser, in site/, with the outputs that the notebooks have
+	$(SITE_VENV)/bin/python docs/build.py
 
 # Files run side by side, one worker per core (see conftest.py); ARGS="-n 0" runs them in one process.
 test: $(TEST_STAMP)  ## run every check; arguments for pytest in ARGS
@@ -53,17 +58,23 @@ links: $(TEST_STAMP)  ## stamp the repository named in pyproject.toml into the n
 	$(BIN)/python -m tests.notebooks links
 
 # Only what tools made in the course's own folders: yours are left alone, and so is what JupyterLab kept of your notebooks.
-clean:  ## remove the environment and the caches that tools made
-	rm -rf $(VENV) llm_course_helpers.egg-info build/lib build/bdist.* .pytest_cache .ruff_cache .hypothesis __pycache__
-	find helpers tests benchmarks -type d -name __pycache__ -prune -exec rm -rf {} +
+clean:  ## remove the environments, the site and the caches that tools made
+	rm -rf $(VENV) $(SITE_VENV) llm_course_helpers.egg-info build/lib build/bdist.* .pytest_cache .ruff_cache .hypothesis __pycache__
+	test ! -f site/.buildinfo || rm -rf site
+	find docs helpers tests benchmarks -type d -name __pycache__ -prune -exec rm -rf {} +
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
 
-$(STAMP): requirements.txt pyproject.toml
-	@test -n "$(PYTHON)" || { echo "No Python 3.10, 3.11, 3.12 or 3.13 was found: install one (for instance 'sudo apt install python3 python3-venv', or from python.org) and run make again." >&2; exit 1; }
+# A sentence instead of an error where there is no Python that can make an environment.
+define NEEDS_PYTHON
+@test -n "$(PYTHON)" || { echo "No Python 3.10, 3.11, 3.12 or 3.13 was found: install one (for instance 'sudo apt install python3 python3-venv', or from python.org) and run make again." >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { echo "$(PYTHON) is not Python 3.10 to 3.13: install one of these and run 'make PYTHON=python3.12', with its name." >&2; exit 1; }
 	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) comes without venv: install it (on Debian and Ubuntu: 'sudo apt install python3-venv') and run make again." >&2; exit 1; }
+endef
+
+$(STAMP): requirements.txt pyproject.toml
+	$(NEEDS_PYTHON)
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@mkdir -p $(VENV)/share/jupyter/lab/settings
@@ -74,4 +85,11 @@ $(STAMP): requirements.txt pyproject.toml
 # What only the checks need, on top of that: learners who never run them never install it.
 $(TEST_STAMP): $(STAMP) tests/requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	@touch $@
+
+# Sphinx and its like, apart from the course's packages, which do not need them and whose versions they may not change.
+$(SITE_STAMP): docs/requirements.txt
+	$(NEEDS_PYTHON)
+	$(SITE_VENV)/bin/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv $(SITE_VENV)
+	$(SITE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r docs/requirements.txt
 	@touch $@

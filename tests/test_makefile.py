@@ -36,6 +36,7 @@ case "$1 $2" in
             *install*) echo "install" >> log; exit {install_fails} ;;
         esac ;;
     "-m pytest"|"-m helpers.apps.chat_page") shift; echo "python $@" ;;
+    "docs/build.py ") echo "$0 $@" ;;
 esac
 """
 
@@ -54,7 +55,9 @@ class Course:
         self.folder.mkdir()
         self.bin.mkdir()
         (self.folder / "tests").mkdir()
-        for name in ("Makefile", "requirements.txt", "pyproject.toml", "tests/requirements.txt"):
+        (self.folder / "docs").mkdir()
+        names = ("Makefile", "requirements.txt", "pyproject.toml", "tests/requirements.txt", "docs/requirements.txt")
+        for name in names:
             shutil.copy(REPOSITORY / name, self.folder / name)
         for tool in ("sh", "mkdir", "cp", "chmod", "touch", "grep", "sed", "rm"):
             (self.bin / tool).symlink_to(shutil.which(tool))
@@ -101,7 +104,7 @@ def sentence(result):
     return said[0]
 
 
-@pytest.mark.parametrize("target", ["lab", "test", "lint", "refresh"])
+@pytest.mark.parametrize("target", ["lab", "test", "lint", "refresh", "site"])
 class TestNoPython:
     def test_none_found(self, course, target):
         said = sentence(course.make(target))
@@ -128,7 +131,7 @@ class TestNoPython:
         assert said.startswith("python3 comes without venv: install it")
         assert "python3-venv" in said
         assert course.steps() == []
-        assert not (course.folder / ".venv").exists()
+        assert not list(course.folder.glob(".venv*"))
 
 
 class TestChoiceOfPython:
@@ -289,9 +292,33 @@ class TestOtherTargets:
         assert course.make("test").stdout.splitlines()[-1].startswith("python pytest ")
 
 
+class TestSite:
+    def test_it_has_an_environment_of_its_own(self, course):
+        course.add_python("python3")
+        result = course.make("site")
+        assert result.stdout.splitlines()[-1] == ".venv-site/bin/python docs/build.py"
+        assert course.steps() == ["venv", "install"]
+        assert not (course.folder / ".venv").exists()
+        course.make("site")
+        assert course.steps() == []  # nothing is installed twice
+
+    @pytest.mark.parametrize(("marked", "kept"), [(True, False), (False, True)])
+    def test_only_a_site_that_was_made_here_is_cleaned(self, course, marked, kept):
+        (course.bin / "find").symlink_to(shutil.which("find"))
+        (course.folder / "site").mkdir()
+        (course.folder / "helpers").mkdir()
+        (course.folder / "benchmarks").mkdir()
+        (course.folder / "site" / (".buildinfo" if marked else "my page.html")).write_text("")
+        assert course.make("clean").returncode == 0
+        assert (course.folder / "site").exists() is kept
+
+
 class TestClean:
     MADE = (
         ".venv/bin/python",
+        ".venv-site/bin/python",
+        "site/.buildinfo",
+        "docs/__pycache__/build.pyc",
         ".pytest_cache/README.md",
         "llm_course_helpers.egg-info/PKG-INFO",
         "build/lib/helpers/gpt.py",

@@ -251,6 +251,17 @@ NOTEBOOKS = (
         needs=("4", "5", "bonus-attention"),
     ),
     Notebook(
+        number="bonus-memory",
+        file="bonus/memory_efficient_weights.ipynb",
+        title="Memory-efficient weights",
+        builds="the peak memory of saving and loading, measured and brought down from twice the weights; weights in "
+        "16, 8 and 4 bits and what each costs in perplexity",
+        minutes=45,
+        seconds=(45, 45),
+        arithmetic=0.4,
+        needs=("4", "5"),
+    ),
+    Notebook(
         number="bonus-dpo",
         file="bonus/dpo_preference_tuning.ipynb",
         title="Preference tuning with DPO",

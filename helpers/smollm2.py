@@ -246,9 +246,9 @@ def load_smollm2(path: Path | str | None = None) -> tuple[LlamaModel, dict[str, 
     metadata, tensors = read_gguf(path)
     try:
         cfg, tokenizer = llama_config(metadata), smollm2_tokenizer(metadata)
-        weights = llama_weights(cfg, tensors)
         with torch.device("meta"):  # no memory for first weights
             model = LlamaModel(cfg)
+        weights = llama_weights(cfg, tensors)
         weights["out_head.weight"] = weights["tok_emb.weight"]
         model.load_state_dict(weights, assign=True)
     except (ValueError, KeyError, IndexError, TypeError, RuntimeError) as error:

@@ -102,7 +102,8 @@ def run(rounds: int = 5, **changes: Any) -> str:
     weights = "the weights of SmolLM2-135M-Instruct" if real else "random weights"
     return (
         f"## Llama\n\nSmolLM2's architecture with {weights}; greedy, {prompt.shape[1]} random tokens of prompt and "
-        f"{new} new ones, {rounds} rounds. Target, to transformers with its cache: 1 in float32 with the same tokens.\n\n"
+        f"{new} new ones, {rounds} rounds. Target, to transformers with its cache: 1 in float32 with the same "
+        f"tokens.\n\n"
         f"{_measure.rates(seconds, new, peer)}\n\n"
         f"The tokens in float32 are {'the same' if same else 'NOT THE SAME'} in all three ways."
     )

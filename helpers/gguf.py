@@ -141,7 +141,8 @@ def read_q4_1(data: np.ndarray) -> np.ndarray:
 def dequantize(tensor: GGUFTensor) -> np.ndarray:
     """The numbers of a tensor of any kind in KINDS, in float32 and in its shape."""
     if tensor.kind in ("F32", "F16"):
-        numbers = tensor.data.view(np.float32 if tensor.kind == "F32" else np.float16).astype(np.float32)
+        kind = np.float32 if tensor.kind == "F32" else np.float16
+        numbers = tensor.data.view(kind).astype(np.float32)
     else:
         numbers = read_q8_0(tensor.data) if tensor.kind == "Q8_0" else read_q4_1(tensor.data)
     return numbers.reshape(tensor.shape)

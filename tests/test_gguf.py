@@ -83,7 +83,9 @@ def test_a_file_that_the_package_wrote(tmp_path):
     np.testing.assert_array_equal(dequantize(tensors["half"]), NUMBERS.astype(np.float16).astype(np.float32))
     for name in ("Q4_1", "Q8_0"):
         kind = gguf.GGMLQuantizationType[name]
-        np.testing.assert_array_equal(dequantize(tensors[name]), quants.dequantize(quants.quantize(NUMBERS, kind), kind))
+        np.testing.assert_array_equal(
+            dequantize(tensors[name]), quants.dequantize(quants.quantize(NUMBERS, kind), kind)
+        )
 
 
 def test_the_package_reads_what_is_written_here(tmp_path):

@@ -205,14 +205,19 @@ class TestCache:
     def test_it_is_smaller_by_the_size_of_a_group(self):
         for kv_heads in (6, 2, 1):
             cache = LlamaCache(tiny_llama(n_kv_heads=kv_heads), 3, 10)
-            assert sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers) == 2 * 2 * 3 * 10 * 4 * kv_heads
+            assert (
+                sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)
+                == 2 * 2 * 3 * 10 * 4 * kv_heads
+            )
 
     @pytest.mark.parametrize("make", [tiny_llama, lambda: fuse_llama(tiny_llama())], ids=["plain", "fused"])
     def test_rows_of_different_lengths(self, make):
         model = make()
         rows = [IDS[0, :3].tolist(), IDS[1, :9].tolist(), IDS[2, :1].tolist()]
         together = generate_batch(model, rows, 10, 32)
-        assert together == [generate_text_simple(model, torch.tensor([row]), 10, 32)[0, len(row) :].tolist() for row in rows]
+        assert together == [
+            generate_text_simple(model, torch.tensor([row]), 10, 32)[0, len(row) :].tolist() for row in rows
+        ]
 
     def test_generate_reads_each_token_once(self, monkeypatch):
         model, seen = tiny_llama(), []
@@ -334,7 +339,9 @@ class TestLoRA:
         replace_linear_with_lora(model, rank=2, alpha=4)
         assert len(lora_layers(model)) == 2 * 7 + 1
         assert_close(model(IDS).detach(), before)
-        optimizer = torch.optim.Adam([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.01)
+        optimizer = torch.optim.Adam(
+            [parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.01
+        )
         targets = IDS.roll(-1, dims=1)
         losses = []
         for _ in range(15):

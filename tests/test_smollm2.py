@@ -12,14 +12,12 @@ import zipfile
 
 import pytest
 import torch
-from torch.testing import assert_close
 
 from helpers import smollm2
 from helpers.apps import chat, chat_page
 from helpers.bpe import BPETokenizer
 from helpers.generation import generate
 from helpers.gguf import read_gguf, write_gguf
-from helpers.instructions import answer_entries
 from helpers.judges import generate_model_scores
 from helpers.smollm2 import (
     MISSING,
@@ -344,19 +342,24 @@ class TestJudge:
             asked.append(prompt)
             return next(answers)
 
-        scores = generate_model_scores(self.ENTRIES[:1], "model_response", "me", ask=ask, save_to=tmp_path / "scores.json")
+        scores = generate_model_scores(
+            self.ENTRIES[:1], "model_response", "me", ask=ask, save_to=tmp_path / "scores.json"
+        )
         assert scores == [90] and "Response: Hi." in asked[0]
-        assert generate_model_scores(self.ENTRIES, "model_response", "me", ask=ask, save_to=tmp_path / "scores.json") == [90, 90]
+        assert generate_model_scores(
+            self.ENTRIES, "model_response", "me", ask=ask, save_to=tmp_path / "scores.json"
+        ) == [90, 90]
 
     def test_the_model_is_asked(self, small):
         model, _, tokenizer = load_smollm2(small)
-        judge = smollm2_judge(model, tokenizer, max_new_tokens=4)
-        entries = [{"instruction": "Give a score."}]
-        options = {"max_new_tokens": 4, "style": SMOLLM2, "eos_id": tokenizer.special_tokens["<|im_end|>"]}
-        assert judge("Give a score.") == answer_entries(model, entries, tokenizer, 256, **options)[0]
+        ids = SMOLLM2.encode({"instruction": "Give a score.", "input": ""}, tokenizer, "Score:")
+        assert tokenizer.decode(ids).endswith("<|im_start|>assistant\nScore:")
+        written = tokenizer.decode(generate(model, [ids], 4, 256)[0, len(ids) :].tolist())
+        assert smollm2_judge(model, tokenizer, max_new_tokens=4)("Give a score.") == "Score:" + written.split("\n")[0]
 
 
-def test_python_m_helpers_smollm2_loads_without_a_warning(tmp_path):
-    code = "import runpy, sys, helpers.smollm2 as s; s.fetch_smollm2"
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0 and done.stderr == ""
+def test_helpers_does_not_load_it():
+    """`python -m helpers.smollm2` would warn otherwise."""
+    code = "import helpers, sys; print('helpers.smollm2' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("False\n", "")

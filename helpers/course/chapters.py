@@ -232,8 +232,8 @@ NOTEBOOKS = (
         number="bonus-llama",
         file="bonus/from_gpt_to_llama.ipynb",
         title="From GPT to Llama",
-        builds="RMSNorm, rotary positions, SwiGLU and grouped-query attention in the place of GPT's parts; a reader for "
-        "GGUF files; from it an assistant with 135 million parameters, fine-tuned with LoRA and tried as a judge",
+        builds="RMSNorm, rotary positions, SwiGLU and grouped-query attention in the place of GPT's parts; a reader "
+        "for GGUF files; from it an assistant with 135 million parameters, fine-tuned with LoRA and tried as a judge",
         minutes=120,
         seconds=(55, 55),
         arithmetic=0.8,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ...llama import rotary_tables, rotate
-from ._core import Hint, all_agree, copies, exercise, expect, expect_kind, read_parts, read_tensor, same, self_test
+from ._core import Hint, all_agree, exercise, expect, expect_kind, read_parts, read_tensor, same, self_test
 
 Turn = Callable[[torch.Tensor, int], torch.Tensor]
 
@@ -38,7 +38,9 @@ def _turns() -> list[tuple[str, Turn, bool]]:
 
     def late(x, position):
         """Right up to position 255: positions are counted modulo 256 in the second pair."""
-        a = torch.tensor([float(position), position % 256, position, position]) * torch.tensor([0.5, 0.0123, 0.05, 0.01])
+        a = torch.tensor([float(position), position % 256, position, position]) * torch.tensor(
+            [0.5, 0.0123, 0.05, 0.01]
+        )
         return rotate(x, a.cos(), a.sin())
 
     return [
@@ -83,7 +85,9 @@ def exercise_llama_1(answer: Callable[[Turn], bool]) -> str:
         hint = f"A function that {name} is taken for one where only the distance counts. "
         if max(calls) < 256 and name.startswith("forgets"):
             raise Hint(hint + f"The highest position that you tried is {max(calls)}; turn knows 0 to 599.")
-        raise Hint(hint + "Try more pairs of positions at the same distance, far apart in the text, and random vectors.")
+        raise Hint(
+            hint + "Try more pairs of positions at the same distance, far apart in the text, and random vectors."
+        )
     return (
         "Shift both positions by the same amount and compare: what is a rotation by an angle in proportion to the "
         "position passes, whichever numbers make a pair, and so does no position at all. A table that is added does "
@@ -112,11 +116,16 @@ def exercise_llama_2(answer: Callable[[torch.Tensor, int, int], torch.Tensor]) -
         expect(torch.equal(given, weight), f"{case}your function changes the weight that it is given.")
         got.append(result)
     slips = [
-        (strided, "you merge heads that are kv_heads apart (0, 2, 4, ...). Query heads 0, 1, 2, ... share the first one."),
+        (
+            strided,
+            "you merge heads that are kv_heads apart (0, 2, 4, ...). Query heads 0, 1, 2, ... share the first one.",
+        ),
         (summed, "you add the heads of a group; keys of that size would make the scores larger. Take their mean."),
         (within, "you merge neighbouring rows: these are numbers of one head. Split the rows into heads first."),
     ]
-    expect(all_agree(got, expected, slips), "each head of keys is the mean of the heads in its group, number by number.")
+    expect(
+        all_agree(got, expected, slips), "each head of keys is the mean of the heads in its group, number by number."
+    )
     return (
         "Rows split into (kv_heads, group, D), the mean over the group. Ainslie and others (2023) turned models with "
         "many heads into grouped ones in this way and trained them a little further, with 5 % of the first training."
@@ -147,7 +156,9 @@ def exercise_llama_3(answer: Callable[[torch.Tensor], tuple[float, Any]]) -> str
         expect(not scale.isnan().any() and not numbers.isnan().any(), f"{case}there are NaNs. What if all are zero?")
         expect(torch.equal(numbers, numbers.round()), f"{case}whole numbers are expected; these have fractions.")
         low, high = numbers.min().item(), numbers.max().item()
-        expect(low >= -128 and high <= 127, f"{case}yours go from {low:.0f} to {high:.0f}; a signed byte has -128 to 127.")
+        expect(
+            low >= -128 and high <= 127, f"{case}yours go from {low:.0f} to {high:.0f}; a signed byte has -128 to 127."
+        )
         best_scale, best = _q8_0(values.double())
         expect(largest > 0 or not (scale * numbers).any(), f"{case}zeros must stay zeros.")
         error = (scale * numbers - values).abs().max().item()

@@ -37,7 +37,7 @@ def norms(points: torch.Tensor, rms: torch.Tensor, layer: torch.Tensor) -> Figur
     fig, axes = subplots(8.4, 3.1, 1, 3)
     for ax, values, title in zip(axes, (points, rms, layer), ("before", "RMSNorm", "LayerNorm"), strict=True):
         angle = torch.atan2(points[:, 1], points[:, 0])
-        ax.scatter(*values.T, c=angle, cmap="twilight", s=14, vmin=-np.pi, vmax=np.pi)
+        ax.scatter(*values.T, c=angle, cmap="twilight", s=16, vmin=-np.pi, vmax=np.pi, edgecolor=INK, lw=0.3)
         ax.axhline(0, color=GREY, lw=0.6, zorder=0)
         ax.axvline(0, color=GREY, lw=0.6, zorder=0)
         ax.set(title=title, xlim=(-3, 3), ylim=(-3, 3), aspect="equal", xlabel="first number")
@@ -100,7 +100,8 @@ def score_patterns(added: torch.Tensor, turned: torch.Tensor) -> Figure:
     return describe(
         fig,
         "Two squares of scores, a row for each position of the query and a column for each of the key. With positions "
-        "added the pattern is irregular. With positions turned there are stripes along the diagonals, each of one colour.",
+        "added each column has a colour of its own, the first ones the strongest. With positions turned there are stripes "
+        "along the diagonals, each of one colour.",
     )
 
 
@@ -220,7 +221,11 @@ def block_bytes() -> Figure:
     fig, ax = canvas(9, 2.6)
     unit = 8.2 / 34
     for y, name, parts in (
-        (1.75, "Q8_0: 34 bytes", [("scale", 2, PALE_ORANGE), ("32 whole numbers from −128 to 127, a byte each", 32, PALE_BLUE)]),
+        (
+            1.75,
+            "Q8_0: 34 bytes",
+            [("scale", 2, PALE_ORANGE), ("32 whole numbers from −128 to 127, a byte each", 32, PALE_BLUE)],
+        ),
         (
             0.55,
             "Q4_1: 20 bytes",
@@ -252,7 +257,7 @@ def one_block(exact: np.ndarray, eight: np.ndarray, four: np.ndarray) -> Figure:
         ax.scatter(range(32), exact, color=GREY, s=26, label="exact", zorder=2)
         ax.scatter(range(32), kept, color=VERMILION, s=12, marker="x", label="kept", zorder=3)
         ax.set(title=f"{name}: largest error {np.abs(kept - exact).max():.4f}", xlabel="number in the block")
-    axes[0].legend(loc="upper right")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return describe(
         fig,
         "Two panels with 32 grey dots, the exact numbers, and a cross for what is kept of each. Q8_0: every cross lies "
@@ -282,15 +287,20 @@ def next_tokens(words: Sequence[str], shares: Sequence[float], title: str) -> Fi
         write(ax, share + 0.01, place, f"{share:.0%}", ha="left", fontsize=9)
     ax.set(xlim=(0, 1.1), xlabel="probability", title=title)
     ax.invert_yaxis()
-    return describe(fig, f"Bars of the most probable next tokens. {title}")
+    return describe(fig, f"Bars of the probabilities of the most probable next tokens {title}.")
 
 
 def scores_of_a_judge(right: Sequence[float | None], wrong: Sequence[float | None]) -> Figure:
     """A judge's scores of right answers and of answers to other requests, request by request."""
     fig, ax = subplots(6.4, 2.8)
-    for scores, color, marker, name in ((right, GREEN, "o", "the right answer"), (wrong, VERMILION, "x", "a wrong one")):
+    for scores, color, marker, name in (
+        (right, GREEN, "o", "the right answer"),
+        (wrong, VERMILION, "x", "a wrong one"),
+    ):
         places = [place for place, score in enumerate(scores, start=1) if score is not None]
         ax.scatter(places, [scores[place - 1] for place in places], color=color, marker=marker, label=name, s=42)
     ax.set(xlabel="request", ylabel="score", ylim=(-5, 108), xlim=(0.4, len(right) + 0.6))
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return describe(fig, "A judge's scores, request by request: a green dot for the right answer, a cross for a wrong one.")
+    return describe(
+        fig, "A judge's scores, request by request: a green dot for the right answer, a cross for a wrong one."
+    )

@@ -34,7 +34,10 @@ class GGUFTensor(NamedTuple):
 
 
 class Bytes:
-    """Bytes, and the place up to which they have been read. Raises ValueError at their end, KeyError for unknown kinds."""
+    """Bytes, and the place up to which they have been read.
+
+    Raises ValueError at their end, KeyError for an unknown kind of value.
+    """
 
     def __init__(self, data: Any):
         self.data, self.place = memoryview(data), 0

@@ -1,8 +1,8 @@
 """Scoring answers (section 7.8): against a reference, offline, or by a language model that runs on a local server.
 
-The judge is reached through Ollama's HTTP API or any OpenAI-compatible one, or is a function. Scores of a language model are opinions:
-fix its seed and temperature, read some of its answers, and compare only scores of one judge and one prompt. What this
-leaves out: judging by comparison of two answers, and several judges whose scores are averaged.
+The judge is reached through Ollama's HTTP API or any OpenAI-compatible one, or is a function. Scores of a language
+model are opinions: fix its seed and temperature, read some of its answers, and compare only scores of one judge and one
+prompt. What this leaves out: judging by comparison of two answers, and several judges whose scores are averaged.
 """
 
 from __future__ import annotations
@@ -101,9 +101,9 @@ def generate_model_scores(
 
     Entries have the keys instruction, output, `json_key` and perhaps input. An empty response gets 0 unasked. An answer
     of the judge without a score gives None in its place, so that scores and entries stay together; such answers are
-    counted and shown. `options` are those of `query_model`. With `ask`, a function from a prompt to an answer, no server
-    is asked: the judge is then a model in this process, such as `helpers.smollm2.smollm2_judge` makes one, and `model`
-    is only its name.
+    counted and shown. `options` are those of `query_model`. With `ask`, a function from a prompt to an answer, no
+    server is asked: the judge is then a model in this process, such as `helpers.smollm2.smollm2_judge` makes one, and
+    `model` is only its name.
 
     With `save_to`, each answer is written to that JSON file at once, and a later call with the same file asks only for
     what is missing. A failure or Ctrl-C ends the run early: it is printed, and the finished scores are returned; with

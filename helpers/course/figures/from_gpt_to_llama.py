@@ -99,9 +99,9 @@ def score_patterns(added: torch.Tensor, turned: torch.Tensor) -> Figure:
         ax.set(title=title, xlabel="position of the key", ylabel="position of the query")
     return describe(
         fig,
-        "Two squares of scores, a row for each position of the query and a column for each of the key. With positions "
-        "added each column has a colour of its own, the first ones the strongest. With positions turned there are stripes "
-        "along the diagonals, each of one colour.",
+        "Two squares of scores, a row for each position of the query and a column for each of the key. With "
+        "positions added each column has a colour of its own, the first ones the strongest. With positions turned "
+        "there are stripes along the diagonals, each of one colour.",
     )
 
 
@@ -121,9 +121,9 @@ def gate() -> Figure:
     fig.colorbar(image, ax=axes[1])
     return describe(
         fig,
-        "Left: SiLU and GELU, both near zero for negative and near x for positive x; SiLU dips lower, to -0.28. Right: "
-        "their product as a colour. Where the gate is negative it is nearly zero; where the gate is positive it has the "
-        "sign of up and grows with both.",
+        "Left: SiLU and GELU, both near zero for negative and near x for positive x; SiLU dips lower, to -0.28. "
+        "Right: SiLU of the gate times up, as a colour. Where the gate is negative it is nearly zero; where the gate "
+        "is positive it has the sign of up and grows with both.",
     )
 
 

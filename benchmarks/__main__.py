@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks import _measure
 
-NAMES = ("training", "loading", "loader", "generation")
+NAMES = ("training", "loading", "loader", "generation", "llama")
 HEAD = """# Results
 
 Written by `make bench`. Each table comes from one run in which the contenders took turns, so it is the ratios that

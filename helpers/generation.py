@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 
 from .guards import check_numbers, expects_numbers, guard
+from .llama import LlamaCache, forward_last
 from .speed.kv_cache import KVCache, forward_cached
-from .speed.parts import is_course_gpt
+from .speed.parts import is_course_gpt, is_course_llama
 
 Row = torch.Tensor | Sequence[int]  # the token ids of one text
 Prompts = Row | Sequence[Row]
@@ -168,9 +169,10 @@ def generate_stream(
     """Yield, step by step, one new token per prompt; a row that has ended goes on yielding `eos_id`.
 
     The stream ends after `max_new_tokens`, or when all rows have ended (that last step is not yielded). With
-    `use_cache`, a `GPTModel` made of the course's own parts keeps keys and values between the steps. A model that you
-    have changed, by a class of your own or a hook, computes every step by its own `forward`, and so does any model for
-    a text that has outgrown the context. Raises ValueError, before the first step, as `generate` does.
+    `use_cache`, a `GPTModel` or a `LlamaModel` made of the course's own parts keeps keys and values between the steps.
+    A model that you have changed, by a class of your own or a hook, computes every step by its own `forward`, and so
+    does any model for a text that has outgrown the context. Raises ValueError, before the first step, as `generate`
+    does.
     """
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "eos_id": eos_id, "seed": seed}
     steps = stream_with_logits(model, prompts, max_new_tokens, context_size, use_cache=use_cache, **options)
@@ -197,10 +199,10 @@ def stream_with_logits(
     rows = token_rows(prompts)
     _check_lengths(max_new_tokens, context_size)
     _check_sampling(temperature, top_k, top_p)
-    table = getattr(model, "pos_emb", None)  # a GPTModel has a row for each position
+    longest = context_length(model)
     most = min(context_size, max(map(len, rows)) + max_new_tokens)  # tokens that the model reads at once
-    if table is not None and most > len(table.weight):
-        raise ValueError(f"context_size={context_size} exceeds the model's context_length of {len(table.weight)}")
+    if longest is not None and most > longest:
+        raise ValueError(f"context_size={context_size} exceeds the model's context_length of {longest}")
     words = getattr(model, "tok_emb", None)
     largest, smallest = max(int(row.max()) for row in rows), min(int(row.min()) for row in rows)
     if words is not None and not 0 <= smallest <= largest < len(words.weight):
@@ -233,16 +235,18 @@ def _steps(
     tokens = F.pad(tokens, (0, max_new_tokens))  # room for the new tokens, each after its row's last
     rows = torch.arange(len(tokens), device=tokens.device)
     ended = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
-    # A cache repeats what the course's GPT does, without dropout: a model that differs computes by itself.
-    cached = use_cache and is_course_gpt(model) and not any(module.training for module in model.modules())
+    # A cache repeats what the course's models do, without dropout: a model that differs computes by itself.
+    llama = is_course_llama(model)
+    cached = use_cache and (llama or is_course_gpt(model)) and not any(module.training for module in model.modules())
+    make_cache, forward = (LlamaCache, forward_last) if llama else (KVCache, forward_cached)
     cache = next_ids = None
     for step in range(max_new_tokens):
         if cached and longest + step <= context_size:
             if cache is None:
-                cache = KVCache(model, len(tokens), min(context_size, longest + max_new_tokens))
-                logits = forward_cached(model, tokens[:, :longest], cache, lengths)
+                cache = make_cache(model, len(tokens), min(context_size, longest + max_new_tokens))
+                logits = forward(model, tokens[:, :longest], cache, lengths)
             else:
-                logits = forward_cached(model, next_ids, cache)
+                logits = forward(model, next_ids, cache)
         else:
             ends = (lengths + step).tolist()
             windows, counts = _pad(
@@ -257,6 +261,12 @@ def _steps(
                 return
         tokens[rows, lengths + step] = next_ids[:, 0]
         yield next_ids[:, 0].tolist(), logits
+
+
+def context_length(model: torch.nn.Module) -> int | None:
+    """How many tokens a `GPTModel` or a `LlamaModel` reads at once; None for a model that does not say."""
+    table = getattr(model, "pos_emb", None)  # a GPTModel has a row for each position
+    return getattr(model, "context_length", None) if table is None else len(table.weight)
 
 
 def beam_search(

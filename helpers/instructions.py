@@ -56,6 +56,11 @@ class PromptStyle:
         """Everything that the model is given when it is asked: the request and what stands before the response."""
         return self.request(entry) + self.response
 
+    @takes_tokenizer
+    def encode(self, entry: Entry, tokenizer: Any, answer: str = "") -> list[int]:
+        """The token ids of that, and of what is already written of the answer."""
+        return tokenizer.encode(self.prompt(entry) + answer)
+
 
 ALPACA = PromptStyle("Alpaca", format_input, "\n\n### Response:\n")
 PHI3 = PromptStyle("Phi-3", format_phi3, "\n\n<|assistant|>\n")
@@ -271,7 +276,7 @@ def answer_entries(
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be at least 1")
     check_entries(entries, ("instruction", "input"), optional=("input",), name="entries")
-    prompts = [tokenizer.encode(style.prompt({"input": "", **entry})) for entry in entries]
+    prompts = [style.encode({"input": "", **entry}, tokenizer) for entry in entries]
     for number, prompt in enumerate(prompts):
         if len(prompt) >= context_size:
             raise ValueError(f"entries[{number}] has {len(prompt)} tokens as a prompt; the context has {context_size}")

@@ -1,8 +1,8 @@
 """Scoring answers (section 7.8): against a reference, offline, or by a language model that runs on a local server.
 
-The judge is reached through Ollama's HTTP API or any OpenAI-compatible one. Scores of a language model are opinions:
-fix its seed and temperature, read some of its answers, and compare only scores of one judge and one prompt. What this
-leaves out: judging by comparison of two answers, and several judges whose scores are averaged.
+The judge is reached through Ollama's HTTP API or any OpenAI-compatible one, or is a function. Scores of a language
+model are opinions: fix its seed and temperature, read some of its answers, and compare only scores of one judge and one
+prompt. What this leaves out: judging by comparison of two answers, and several judges whose scores are averaged.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,7 @@ def generate_model_scores(
     model: str = "llama3",
     url: str = OLLAMA,
     *,
+    ask: Callable[[str], str] | None = None,
     save_to: Path | str | None = None,
     **options: Any,
 ) -> list[int | None]:
@@ -100,7 +101,9 @@ def generate_model_scores(
 
     Entries have the keys instruction, output, `json_key` and perhaps input. An empty response gets 0 unasked. An answer
     of the judge without a score gives None in its place, so that scores and entries stay together; such answers are
-    counted and shown. `options` are those of `query_model`.
+    counted and shown. `options` are those of `query_model`. With `ask`, a function from a prompt to an answer, no
+    server is asked: the judge is then a model in this process, such as `helpers.smollm2.smollm2_judge` makes one, and
+    `model` is only its name.
 
     With `save_to`, each answer is written to that JSON file at once, and a later call with the same file asks only for
     what is missing. A failure or Ctrl-C ends the run early: it is printed, and the finished scores are returned; with
@@ -121,7 +124,7 @@ def generate_model_scores(
                 continue
             key = hashlib.sha256(json.dumps([model, prompt, settings], sort_keys=True).encode()).hexdigest()
             if key not in answers:
-                answers[key] = query_model(prompt, model, url, **options)
+                answers[key] = query_model(prompt, model, url, **options) if ask is None else ask(prompt)
                 if save_to is not None:
                     write_text_whole(save_to, json.dumps(answers, indent=1))
             scores.append(_score_in(answers[key]))

@@ -4,7 +4,8 @@ Integers are exact. Numbers with a point or an exponent agree within 1e-3 relati
 tags `nbval-rtol=0.05` and `nbval-atol=0.01` say. What a model does that was trained in the notebook drifts from one
 processor to another: in a cell tagged `nbval-share=0.2`, that share of a text's words and of a figure's area may
 differ. In a cell tagged `nbval-machine`, measured times and sizes and version numbers are left out of the comparison;
-without the tag nothing is left out. Tags of nbval keep their meaning.
+without the tag nothing is left out. A cell tagged `needs:smollm2` is run everywhere and compared only where that file
+is on the machine (see NEEDS). Tags of nbval keep their meaning.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from __future__ import annotations
 import base64
 import contextlib
 import difflib
+import functools
 import io
 import itertools
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -27,6 +29,8 @@ import pytest
 from nbval.kernel import RunningKernel
 from nbval.plugin import IPyNbCell
 from PIL import Image
+
+from helpers import smollm2
 
 RTOL, ATOL = 1e-3, 1e-4
 _USUAL = {"rtol": RTOL, "atol": ATOL, "share": 0.0}
@@ -271,6 +275,23 @@ def outputs_problem(got: Sequence[Any], expected: Sequence[Any], tags: Sequence[
     return None
 
 
+# What outputs may depend on besides the course itself, by the name in the tag: whether it is on this machine.
+NEEDS: dict[str, Callable[[], bool]] = {"smollm2": lambda: smollm2.find_smollm2() is not None}
+
+
+@functools.cache
+def _is_here(name: str) -> bool:
+    """Whether the notebooks' kernels find something (looked for once: a large file is read whole)."""
+    with kernel_environment():
+        return NEEDS[name]()
+
+
+def missing_needs(tags: Sequence[str]) -> list[str]:
+    """What the tags `needs:...` name and is not on this machine."""
+    names = [tag.removeprefix("needs:") for tag in tags if tag.startswith("needs:")]
+    return [name for name in names if not _is_here(name)]
+
+
 class CourseCell(IPyNbCell):
     """A code cell under nbval, compared by this module."""
 
@@ -280,7 +301,8 @@ class CourseCell(IPyNbCell):
         super().runtest()
 
     def compare_outputs(self, test: Sequence[Any], ref: Sequence[Any], skip_compare: Any = None) -> bool:
-        found = outputs_problem(test, ref, self.cell.metadata.get("tags", []))
+        tags = self.cell.metadata.get("tags", [])
+        found = None if missing_needs(tags) else outputs_problem(test, ref, tags)
         if found is None:
             return True
         message, new, old = found

@@ -22,8 +22,9 @@ from pathlib import Path
 
 import nbformat
 
+from helpers import smollm2
 from helpers.course.chapters import NOTEBOOKS
-from tests.nbval_numbers import IMAGE, WIDGET, as_text, kernel_environment, merge_streams
+from tests.nbval_numbers import IMAGE, NEEDS, WIDGET, as_text, kernel_environment, merge_streams, missing_needs
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -53,7 +54,7 @@ MOST_BYTES, MOST_BULLETS, MOST_UNCOMPARED = 3_000_000, 0.40, 0.05
 UNCOMPARED = ("nbval-skip", "nbval-ignore-output")
 TAG = re.compile(
     r"bootstrap|setup|raises-exception|nbval-skip|nbval-ignore-output|nbval-machine"
-    r"|nbval-rtol=(0\.\d+|\d+e-\d+)|nbval-atol=(\d\.\d+|\d+e-\d+)|nbval-share=0\.[0-4]\d*"
+    r"|needs:[a-z0-9]+|nbval-rtol=(0\.\d+|\d+e-\d+)|nbval-atol=(\d\.\d+|\d+e-\d+)|nbval-share=0\.[0-4]\d*"
     r"|reason:[a-z0-9-]+|helpers:\w+(\.\w+)+|(?:exercise|solution):(?:[1-9A-E]|[a-z]+)\.(?:\d+|[A-Z])"
 )
 PRIVATE = re.compile(
@@ -135,11 +136,14 @@ def tidy(nb: nbformat.NotebookNode) -> None:
 def refresh(path: Path) -> float:
     """Execute a notebook in place, in a fresh kernel and the quick profile; returns the seconds it took.
 
-    Raises nbclient's CellExecutionError, and leaves the file alone, if a cell fails.
+    Raises nbclient's CellExecutionError, and leaves the file alone, if a cell fails; RuntimeError if the outputs depend
+    on what is not on this machine (the tag `needs:...`).
     """
     from nbclient import NotebookClient
 
     nb, start = read(path), time.perf_counter()
+    if missing := missing_needs([tag for cell in nb.cells for tag in tags(cell)]):
+        raise RuntimeError(f"its outputs need {missing[0]}, which is not on this machine: {smollm2.COMMAND} fetches it")
     options = {"record_timing": False, "store_widget_state": False, "timeout": 600, "kernel_name": "python3"}
     with kernel_environment():
         NotebookClient(nb, resources={"metadata": {"path": str(path.parent)}}, **options).execute()
@@ -428,7 +432,7 @@ def tagging(page: Page) -> Iterator[str]:
             yield f"{name(cell)} is not compared, but has no tag `reason:...`"
     for cell in page.nb.cells:
         for tag in tags(cell):
-            if not TAG.fullmatch(tag):
+            if not TAG.fullmatch(tag) or (tag.startswith("needs:") and tag.removeprefix("needs:") not in NEEDS):
                 yield f"{name(cell)} has the unknown tag {tag!r}"
         if cell.cell_type == "code" and re.search(r"#\s*(NBVAL_|PYTEST_VALIDATE)", cell.source):
             yield f"{name(cell)} steers nbval by a comment: use tags"

@@ -17,10 +17,14 @@ SHORT = {
     "loading": TINY,
     "loader": {"copies": 1},
     "generation": {"n_embd": 16, "n_head": 2, "n_layer": 1, "characters": 4000},
+    "llama": {"vocab_size": 97, "emb_dim": 16, "n_heads": 2, "n_kv_heads": 1, "n_layers": 1, "hidden_dim": 24},
 }
 
 
-SAYS = {"generation": ("in float32 are the same in all four ways", "Each prompt gets the tokens that it gets alone")}
+SAYS = {
+    "generation": ("in float32 are the same in all four ways", "Each prompt gets the tokens that it gets alone"),
+    "llama": ("random weights", "The tokens in float32 are the same in all three ways"),
+}
 
 
 @contextlib.contextmanager
@@ -57,7 +61,7 @@ def test_the_command(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["benchmarks", "speed"])
     with pytest.raises(SystemExit):
         __main__.main()
-    assert "'speed' is not one of training, loading, loader, generation" in capsys.readouterr().err
+    assert "'speed' is not one of training, loading, loader, generation, llama" in capsys.readouterr().err
 
 
 def test_ngrams():

@@ -416,7 +416,7 @@ def stream(*arguments, **options):
     os._exit(1)
 
 chat.stream_with_logits = stream
-chat_page.load = lambda spec: (small_model(), "a model")
+chat.load = lambda spec: (small_model(), "a model")
 chat_page.main(["--no-browser", "--port", "0"])
 """
         command = [sys.executable, "-c", script]

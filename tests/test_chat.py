@@ -74,7 +74,8 @@ class TestLoad:
 
     def test_unknown(self):
         with pytest.raises(
-            FileNotFoundError, match=r"^'nothing' is no file or folder, and not one of course, assistant, gpt2-"
+            FileNotFoundError,
+            match=r"^'nothing' is no file or folder, and not one of course, assistant, smollm2, gpt2-",
         ):
             chat.load("nothing")
 

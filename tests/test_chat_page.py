@@ -211,7 +211,7 @@ class TestOneWriter:
 class TestMain:
     @pytest.fixture(autouse=True)
     def small(self, monkeypatch):
-        monkeypatch.setattr(chat_page, "load", lambda spec: (small_model(), "small"))
+        monkeypatch.setattr(chat, "load", lambda spec: (small_model(), "small"))
         self.served = []
         monkeypatch.setattr(chat_page.ChatServer, "serve_forever", lambda server: self.served.append(server))
 

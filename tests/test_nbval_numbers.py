@@ -18,6 +18,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
 
 from helpers import plots
+from tests import nbval_numbers
 from tests.nbval_numbers import (
     IMAGE,
     kernel_environment,
@@ -424,6 +425,46 @@ def test_kernels_get_a_fixed_environment(monkeypatch):
         assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == "1"
         assert "COURSE_DATA_DIR" not in os.environ and "COURSE_PROFILE" not in os.environ
     assert os.environ["OMP_NUM_THREADS"] == "7" and os.environ["COURSE_DATA_DIR"] == "somewhere"
+
+
+@pytest.mark.parametrize(
+    ("here", "outcome"), [(False, {1: None, 2: "ZeroDivisionError"}), (True, {1: "there", 2: "Zero"})]
+)
+def test_cells_that_need_a_file(tmp_path, here, outcome):
+    """Where it is missing they are run and not compared: another output passes, an error fails."""
+    sources = ["x = 1", "print('here')", "print(1 / 0)"]
+    cells = [new_code_cell(source, execution_count=number) for number, source in enumerate(sources, start=1)]
+    for cell in cells[1:]:
+        cell.metadata["tags"] = ["needs:smollm2"]
+        cell.outputs = [stream("there\n")]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "a.ipynb")
+    (tmp_path / "conftest.py").write_text(
+        f"from tests import nbval_numbers\nnbval_numbers.NEEDS['smollm2'] = lambda: {here}\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-current-env", "--junitxml=report.xml"]
+    command += ["-p", "tests.nbval_numbers", "-p", "no:cacheprovider", "--rootdir=.", "."]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    found = [case.find("failure") for case in ET.parse(tmp_path / "report.xml").iter("testcase")]
+    assert len(found) == 3 and found[0] is None, run.stdout + run.stderr
+    for place, message in outcome.items():
+        assert (found[place] is None) if message is None else (message in found[place].text)
+
+
+@pytest.mark.parametrize("here", [False, True])
+def test_what_needs_a_file_is_executed_only_where_it_is(tmp_path, monkeypatch, here):
+    monkeypatch.setitem(nbval_numbers.NEEDS, "smollm2", lambda: here)
+    nbval_numbers._is_here.cache_clear()
+    cell = new_code_cell("print('here')", metadata={"tags": ["needs:smollm2"]})
+    nbformat.write(new_notebook(cells=[cell]), tmp_path / "a.ipynb")
+    assert nbval_numbers.missing_needs(["setup", "needs:smollm2"]) == ([] if here else ["smollm2"])
+    if here:
+        refresh(tmp_path / "a.ipynb")
+        assert nbformat.read(tmp_path / "a.ipynb", as_version=4).cells[0].outputs == [stream("here\n")]
+    else:
+        with pytest.raises(RuntimeError, match="its outputs need smollm2, which is not on this machine"):
+            refresh(tmp_path / "a.ipynb")
+    nbval_numbers._is_here.cache_clear()
 
 
 def teardown_module():

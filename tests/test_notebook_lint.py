@@ -231,6 +231,7 @@ BROKEN = {
     ),
     "unknown tag": (tag(PLAIN, "nbval-ignore"), "unknown tag 'nbval-ignore'"),
     "half a name": (tag(PLAIN, "helpers:attention"), "unknown tag 'helpers:attention'"),
+    "unknown need": (tag(PLAIN, "needs:gpt4"), "unknown tag 'needs:gpt4'"),
     "loose tolerance": (tag(PLAIN, "nbval-rtol=10"), "unknown tag 'nbval-rtol=10'"),
     "loose share": (tag(PLAIN, "nbval-share=0.6"), "unknown tag 'nbval-share=0.6'"),
     "nbval comment": (source(PLAIN, "print", "# NBVAL_IGNORE_OUTPUT\nprint"), "by a comment"),

@@ -29,6 +29,8 @@ BUILDERS = {
     "lora": "E",
     "bpe": "bonus-bpe",
     "preferences": "bonus-dpo",
+    "llama": "bonus-llama",
+    "gguf": "bonus-llama",
 }
 
 # Names that another notebook builds than the rest of their module.
@@ -55,6 +57,9 @@ EXEMPT = {
     "save_responses": "entries to a JSON file; chapter 7 uses it",
     "training_steps": "the loop that chapter 5 writes in six lines, with what makes it resumable",
     "evaluated_steps": "training_steps with the losses evaluated every few updates; chapter 5 introduces it",
+    "LlamaCache": "a LayerCache for each layer, and a count; the notebook uses it",
+    "SMOLLM2_CONFIG_135M": "a dictionary",
+    "read_gguf": "read_header, with each tensor's bytes cut out and all of it checked; the notebook uses it",
     "interruptible": "ends a training run at the stop button; chapter 5 introduces it",
 }
 

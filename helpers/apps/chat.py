@@ -2,12 +2,14 @@
 
     python -m helpers.apps.chat                                          the course model, in the terminal
     python -m helpers.apps.chat --model assistant                        the course assistant, which answers
+    python -m helpers.apps.chat --model smollm2                          SmolLM2-135M-Instruct, fetched before
     python -m helpers.apps.chat --model my_model.safetensors --style phi3
     python -m helpers.apps.chat --model gpt2-124M --temperature 0.9 --top-p 0.95 --length 200
 
 A model that was only pretrained continues a text and answers nothing: the style "plain" gives it the text as it stands.
 The styles "alpaca" and "phi3" put each message into a frame of chapter 7, for models that were fine-tuned with it; such
-a model saw one request at a time in its training, so it gets one at a time here.
+a model saw one request at a time in its training, so it gets one at a time here. The style "smollm2" is the frame of
+SmolLM2, for that model alone: it has a tokenizer of its own (`open_chat` sees to that).
 """
 
 from __future__ import annotations
@@ -27,15 +29,18 @@ from typing import Any
 import torch
 
 from ..checkpoints import load_saved_gpt
-from ..generation import stream_with_logits
+from ..generation import context_length, stream_with_logits
 from ..gpt import GPT_SIZES, GPTModel
 from ..guards import printable
 from ..instructions import ALPACA, PHI3
+from ..llama import LlamaModel
 from ..pretrained import load_assistant, load_course_model, load_gpt2, read_gpt2
 from ..settings import get_device
+from ..smollm2 import SMOLLM2, load_smollm2
+from ..speed.fused_llama import fuse_llama
 from ..tokenizers import END_OF_TEXT, AnyTokenizer, get_tokenizer
 
-STYLES = {"plain": None, "alpaca": ALPACA, "phi3": PHI3}
+STYLES = {"plain": None, "alpaca": ALPACA, "phi3": PHI3, "smollm2": SMOLLM2}
 ERRORS = (ValueError, OSError)  # what a wrong file or number raises, ConnectionError and FileNotFoundError included
 RIVALS = 3  # of the most probable tokens at a place, how many are told
 LARGEST_SEED = 2**63 - 1
@@ -45,8 +50,9 @@ def load(spec: str = "course") -> tuple[GPTModel, str]:
     """A model in evaluation mode on the course's device, and what to call it.
 
     `spec` is "course", "assistant", a GPT-2 size such as "gpt2-124M" (see `helpers.pretrained.fetch_gpt2`), a file of
-    `save_model` or `save_checkpoint`, or a folder of `save_gpt2`. Raises FileNotFoundError for a spec that is none of
-    them, ConnectionError if a download fails, ValueError for a file that cannot be read or does not write.
+    `save_model` or `save_checkpoint`, or a folder of `save_gpt2`; for SmolLM2, which has a tokenizer of its own, see
+    `open_chat`. Raises FileNotFoundError for a spec that is none of them, ConnectionError if a download fails,
+    ValueError for a file that cannot be read or does not write.
     """
     path, sizes = Path(spec).expanduser(), {f"gpt2-{size.lower()}": size for size in GPT_SIZES}
     if spec == "course":
@@ -61,7 +67,7 @@ def load(spec: str = "course") -> tuple[GPTModel, str]:
         model, name = load_saved_gpt(path)[0], path.name
     else:
         names = ", ".join(f"gpt2-{size}" for size in GPT_SIZES)
-        raise FileNotFoundError(f"{spec!r} is no file or folder, and not one of course, assistant, {names}")
+        raise FileNotFoundError(f"{spec!r} is no file or folder, and not one of course, assistant, smollm2, {names}")
     vocabulary = get_tokenizer().n_vocab
     if min(len(model.tok_emb.weight), len(model.out_head.weight)) < vocabulary:
         raise ValueError(f"{spec} does not write: its layers have fewer entries than GPT-2's {vocabulary:,} tokens")
@@ -70,7 +76,26 @@ def load(spec: str = "course") -> tuple[GPTModel, str]:
 
 def usual_style(spec: str) -> str:
     """The style that a model of this spec is talked to in, unless something else is said."""
-    return "phi3" if spec == "assistant" else "plain"
+    return {"assistant": "phi3", "smollm2": "smollm2"}.get(spec, "plain")
+
+
+def open_chat(spec: str = "course", style: str | None = None) -> Chat:
+    """A conversation with the model of a spec: one of `load`, or "smollm2", whose file is fetched before.
+
+    Without a style, the usual one. Raises ValueError for a style that is not the model's, FileNotFoundError where
+    SmolLM2's file is not on this machine, and as `load`.
+    """
+    style = style or usual_style(spec)
+    if style == "smollm2" and spec != "smollm2":
+        raise ValueError(f"the style smollm2 is for the model smollm2 alone: its tokens are not those of {spec}")
+    if spec != "smollm2":
+        return Chat(*load(spec), style=style)
+    if STYLES[style] not in (None, SMOLLM2):
+        raise ValueError(f"style={style!r} is not one that smollm2 knows: smollm2, or plain to continue a text")
+    model, _, tokenizer = load_smollm2()
+    model = fuse_llama(model).to(get_device())
+    end = tokenizer.special_tokens["<|im_end|>"]
+    return Chat(model, "SmolLM2-135M-Instruct", style, tokenizer=tokenizer, eos_id=end)
 
 
 @dataclass(frozen=True)
@@ -102,7 +127,7 @@ class Chat:
     how many tokens it wrote.
     """
 
-    model: GPTModel
+    model: GPTModel | LlamaModel
     name: str = "the model"
     style: str = "plain"
     before: str = ""
@@ -111,6 +136,7 @@ class Chat:
     ended: str = field(default="", init=False)
     written: int = field(default=0, init=False)
     tokenizer: Any = field(default_factory=get_tokenizer)
+    eos_id: int = END_OF_TEXT  # the model's end token
 
     def __post_init__(self):
         self.tokenizer = self.tokenizer if isinstance(self.tokenizer, AnyTokenizer) else AnyTokenizer(self.tokenizer)
@@ -125,7 +151,7 @@ class Chat:
     @property
     def context(self) -> int:
         """How many tokens the model reads at once."""
-        return len(self.model.pos_emb.weight)
+        return context_length(self.model)
 
     @property
     def text(self) -> str:
@@ -163,13 +189,13 @@ class Chat:
 
     def _prompt(self, before: str, message: str, answer: str, room: int) -> torch.Tensor:
         frame = STYLES[self.style]
-        if frame is None:
-            whole = "\n".join(filter(None, (before, message))) + answer
-        else:
-            whole = frame.prompt({"instruction": message.strip(), "input": ""}) + answer if message.strip() else ""
+        whole = message if frame else "\n".join(filter(None, (before, message))) + answer
         if not whole.strip():
             raise ValueError("the message is empty: write something first")
-        ids = self.tokenizer.encode(whole)  # "<|endoftext|>" typed is only text
+        if frame:  # special tokens that are typed are only text
+            ids = frame.encode({"instruction": message.strip(), "input": ""}, self.tokenizer, answer)
+        else:
+            ids = self.tokenizer.encode(whole)
         if frame and answer and len(ids) >= self.context:
             raise ValueError(f"the reply cannot go on: with its message it fills the context of {self.context} tokens")
         space = self.context - (1 if frame and answer else room)
@@ -199,7 +225,7 @@ class Chat:
         turn = self._turn(message)
         prompt = self._prompt(*turn, min(max_new_tokens, self.context // 2))
         room = min(max_new_tokens, self.context // 2, self.context - len(prompt))
-        options = {"temperature": temperature, "top_p": top_p, "eos_id": END_OF_TEXT, "seed": seed}
+        options = {"temperature": temperature, "top_p": top_p, "eos_id": self.eos_id, "seed": seed}
         steps = stream_with_logits(self.model, [prompt], room, self.context, **options)
         first = next(steps, None)  # raises before anything is kept
         self.before, self.message, self.answer = turn
@@ -260,25 +286,25 @@ def probabilities(logits: torch.Tensor, temperature: float) -> torch.Tensor:
 def widget(model: GPTModel | str = "course", style: str | None = None, name: str | None = None) -> None:
     """Show a chat in the notebook: a line to write in, sliders for temperature and top-p, the conversation.
 
-    `model` is a model, in evaluation mode, or a spec as for `load`. Without a `style`, a model continues the text, and
-    the course assistant answers. Raises as `load`.
+    `model` is a model, in evaluation mode, or a spec as for `open_chat`. Without a `style`, a model continues the text,
+    and the course assistant and SmolLM2 answer. Raises as `open_chat`.
     """
     from .chat_widget import ChatWidget  # ipywidgets are needed there alone
 
-    loaded, called = load(model) if isinstance(model, str) else (model, "your model")
-    style = style or usual_style(model if isinstance(model, str) else "")
-    ChatWidget(Chat(loaded, name or called, style)).show()
+    chat = open_chat(model, style) if isinstance(model, str) else Chat(model, "your model", style or "plain")
+    chat.name = name or chat.name
+    ChatWidget(chat).show()
 
 
 def read_options(parser: argparse.ArgumentParser, arguments: list[str] | None = None) -> argparse.Namespace:
     """The options that terminal and page share."""
     add = parser.add_argument
-    add("--model", default="course", help="course, assistant, gpt2-124M (355M, 774M, 1558M), or a saved model")
+    add("--model", default="course", help="course, assistant, smollm2, gpt2-124M (355M, 774M, 1558M), or a saved model")
     add("--temperature", type=float, default=0.7, help="0 takes the most probable token (%(default)s)")
     add("--top-p", type=float, default=0.9, help="above 0, at most 1 (%(default)s)")
     add("--length", type=int, default=120, help="at most so many tokens per reply (%(default)s)")
     add("--seed", type=int, help="a whole number: the same request gives the same reply")
-    add("--style", choices=list(STYLES), help="plain continues the text, and is usual but for the assistant")
+    add("--style", choices=list(STYLES), help="plain continues the text, and is usual but for assistant and smollm2")
     options = parser.parse_args(arguments)
     options.style = options.style or usual_style(options.model)
     if options.temperature < 0 or not 0 < options.top_p <= 1:
@@ -296,7 +322,7 @@ def main(arguments: list[str] | None = None) -> int:
         argparse.ArgumentParser("helpers.apps.chat", None, __doc__, formatter_class=formatter), arguments
     )
     try:
-        chat = Chat(*load(options.model), style=options.style)
+        chat = open_chat(options.model, options.style)
     except ERRORS as error:
         print(f"{error}", file=sys.stderr)
         return 1

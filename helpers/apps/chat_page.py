@@ -23,7 +23,7 @@ from string import Template
 from typing import Any
 
 from ..guards import printable
-from .chat import ERRORS, Chat, Piece, load, read_options
+from .chat import ERRORS, Chat, Piece, open_chat, read_options
 
 FOLDER = Path(__file__).parents[1] / "assets" / "chat"
 FILES = {"/chat.css": "text/css; charset=utf-8", "/chat.js": "text/javascript; charset=utf-8"}
@@ -201,7 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--port must be from 0 to 65535")
     settings = {name: getattr(options, name) for name in ("temperature", "top_p", "length", "seed")}
     try:
-        chat = Chat(*load(options.model), style=options.style)
+        chat = open_chat(options.model, options.style)
         server = open_server(chat, options.port, **settings)
     except ERRORS as error:
         print(error, file=sys.stderr)

@@ -262,6 +262,17 @@ NOTEBOOKS = (
         needs=("4", "5"),
     ),
     Notebook(
+        number="bonus-llama",
+        file="bonus/from_gpt_to_llama.ipynb",
+        title="From GPT to Llama",
+        builds="RMSNorm, rotary positions, SwiGLU and grouped-query attention in the place of GPT's parts; a reader "
+        "for GGUF files; from it an assistant with 135 million parameters, fine-tuned with LoRA and tried as a judge",
+        minutes=120,
+        seconds=(55, 200),
+        arithmetic=0.8,
+        needs=("3", "4", "7", "E", "bonus-bpe", "bonus-kv-cache"),
+    ),
+    Notebook(
         number="bonus-dpo",
         file="bonus/dpo_preference_tuning.ipynb",
         title="Preference tuning with DPO",

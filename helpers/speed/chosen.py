@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..gpt import hidden_states
-from .parts import is_course_gpt
+from .parts import is_course_gpt, is_course_llama
 
 
 def logits_at(model: torch.nn.Module, in_idx: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
@@ -16,4 +16,6 @@ def logits_at(model: torch.nn.Module, in_idx: torch.Tensor, chosen: torch.Tensor
     """
     if is_course_gpt(model):
         return model.out_head(hidden_states(model, in_idx)[chosen])
+    if is_course_llama(model):
+        return model.out_head(model.hidden_states(in_idx)[chosen])
     return model(in_idx)[chosen]

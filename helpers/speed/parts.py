@@ -16,13 +16,16 @@ import torch.nn as nn
 
 from ..attention import MultiHeadAttention
 from ..gpt import GELU, FeedForward, GPTModel, LayerNorm, TransformerBlock
+from ..llama import GroupedQueryAttention, LlamaBlock, LlamaModel, RMSNorm, SwiGLU
 
 # What the course's classes compute when `helpers` is imported: a `forward` assigned to a class later is noticed.
-_FORWARD = {
-    kind: kind.forward for kind in (MultiHeadAttention, GELU, FeedForward, GPTModel, LayerNorm, TransformerBlock)
-}
+_GPT = (MultiHeadAttention, GELU, FeedForward, GPTModel, LayerNorm, TransformerBlock)
+_LLAMA = (GroupedQueryAttention, SwiGLU, LlamaModel, RMSNorm, LlamaBlock)
+_FORWARD = {kind: kind.forward for kind in _GPT + _LLAMA}
 _ATTENTIONS: set[type[nn.Module]] = {MultiHeadAttention}
+_GROUPED: set[type[nn.Module]] = {GroupedQueryAttention}
 _NORMS: set[type[nn.Module]] = {LayerNorm}
+_RMS_NORMS: set[type[nn.Module]] = {RMSNorm}
 _DROPOUTS: set[type[nn.Module]] = {nn.Dropout, nn.Identity}
 # Layers that treat each position by itself, so that it does not matter which positions they are given.
 _LINEARS: dict[type[nn.Module], Callable[[nn.Module], bool]] = {nn.Linear: lambda layer: True}
@@ -32,7 +35,7 @@ _ACTIVATIONS: set[type[nn.Module]] = {GELU, nn.GELU, nn.ReLU, nn.SiLU, nn.Tanh, 
 def register_fused(fused: dict[type[nn.Module], type[nn.Module]]) -> None:
     """Make faster classes known as parts, each in the place of the class that it computes the same as."""
     for plain, fast in fused.items():
-        for kinds in (_ATTENTIONS, _NORMS, _DROPOUTS, _ACTIVATIONS):
+        for kinds in (_ATTENTIONS, _GROUPED, _NORMS, _RMS_NORMS, _DROPOUTS, _ACTIVATIONS):
             if plain in kinds:
                 kinds.add(fast)
         _FORWARD[fast] = fast.forward
@@ -84,6 +87,38 @@ def is_course_gpt(model: nn.Module) -> bool:
         and is_linear(model.out_head)
         and all(map(is_unchanged, model.modules()))
         and not _global_hooks()
+    )
+
+
+def is_course_llama(model: nn.Module) -> bool:
+    """Whether a model is a `LlamaModel` of which every part is exactly the course's own, without hooks.
+
+    As for `is_course_gpt`, LoRA layers and weights in other formats count as the course's own.
+    """
+    return (
+        type(model) is LlamaModel
+        and type(model.tok_emb) is nn.Embedding
+        and type(model.trf_blocks) is nn.ModuleList
+        and all(map(_is_llama_block, model.trf_blocks))
+        and type(model.final_norm) in _RMS_NORMS
+        and is_linear(model.out_head)
+        and all(map(is_unchanged, model.modules()))
+        and model.hidden_states.__func__ is _HIDDEN_STATES
+        and not _global_hooks()
+    )
+
+
+_HIDDEN_STATES = LlamaModel.hidden_states
+
+
+def _is_llama_block(block: nn.Module) -> bool:
+    return (
+        type(block) is LlamaBlock
+        and type(block.att) in _GROUPED
+        and type(block.ff) is SwiGLU
+        and type(block.norm1) in _RMS_NORMS
+        and type(block.norm2) in _RMS_NORMS
+        and all(map(is_linear, (*block.att.children(), *block.ff.children())))
     )
 
 

@@ -10,18 +10,19 @@ TEST_STAMP := $(VENV)/.installed-for-tests
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
 	"$$p" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 
-# No news and no version checks: JupyterLab would ask the internet for them (and the learner, with a pop-up).
+# No news and no version checks: JupyterLab would ask the internet for them (and the learner, with a pop-up). What else
+# differs from JupyterLab's own settings is in .jupyter/overrides.json; your own settings come before both.
 OFFLINE := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
-	--LabApp.extension_manager=readonly
+	--LabApp.extension_manager=readonly "--LabApp.app_settings_dir=$(CURDIR)/.jupyter"
 
 # As root (a container) Jupyter wants to be told; without a display there is no browser to open.
 CHAT_FLAGS := $(if $(or $(DISPLAY),$(WAYLAND_DISPLAY),$(filter Darwin,$(shell uname -s))),,--no-browser)
 LAB_FLAGS := $(if $(filter 0,$(shell id -u)),--allow-root) $(CHAT_FLAGS)
 
-.PHONY: lab blank test check chat lint refresh bench links clean help
+.PHONY: lab blank test test-browser check chat lint refresh bench links clean help
 
 lab: $(STAMP)  ## open the course in JupyterLab
-	$(BIN)/jupyter lab $(LAB_FLAGS) $(OFFLINE) --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
+	$(BIN)/jupyter lab $(LAB_FLAGS) $(OFFLINE) --LabApp.default_url=/lab/tree/notebooks/START.md $(LAB_ARGS)
 
 blank: $(STAMP)  ## copies of the notebooks without outputs, in blank/, for predicting before you see
 	@test ! -e blank || { echo "The folder blank exists and may hold your answers: rename it, then run make blank again." >&2; exit 1; }
@@ -31,6 +32,10 @@ blank: $(STAMP)  ## copies of the notebooks without outputs, in blank/, for pred
 # Files run side by side, one worker per core (see conftest.py); ARGS="-n 0" runs them in one process.
 test: $(TEST_STAMP)  ## run every check; arguments for pytest in ARGS
 	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder $(ARGS)
+
+# Two notebooks at once; each is run whole, so that this takes about as long as `make test`.
+test-browser: $(TEST_STAMP)  ## run every notebook in a real browser (needs Chromium), its widgets and its stop button
+	$(BIN)/python -m pytest -n 2 --dist load --maxschedchunk 1 -m whole tests $(ARGS)
 
 check: $(STAMP)  ## is this machine ready, and how long does each notebook take
 	$(BIN)/python setup_check.py
@@ -58,7 +63,7 @@ clean:  ## remove the environment and the caches that tools made
 	find helpers tests benchmarks -type d -name __pycache__ -prune -exec rm -rf {} +
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
 
 $(STAMP): requirements.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "No Python 3.10, 3.11, 3.12 or 3.13 was found: install one (for instance 'sudo apt install python3 python3-venv', or from python.org) and run make again." >&2; exit 1; }
@@ -66,9 +71,6 @@ $(STAMP): requirements.txt pyproject.toml
 	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) comes without venv: install it (on Debian and Ubuntu: 'sudo apt install python3-venv') and run make again." >&2; exit 1; }
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	@mkdir -p $(VENV)/share/jupyter/lab/settings
-	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}' \
-		> $(VENV)/share/jupyter/lab/settings/overrides.json
 	@touch $@
 
 # What only the checks need, on top of that: learners who never run them never install it.

@@ -98,8 +98,17 @@ def first_line(error: BaseException, length: int = 120) -> str:
 
 
 def progress_bar(iterable: Iterable | None = None, **options: Any):
-    """tqdm's bar over an iterable, or one to update by hand; TQDM_DISABLE=1 hides it. `options` are tqdm's."""
+    """tqdm's bar over an iterable, or one to update by hand; TQDM_DISABLE=1 hides it. `options` are tqdm's.
+
+    With leave=False it goes away at its end also where that comes early: tqdm's would stay in a notebook, in red.
+    """
     from tqdm.auto import tqdm  # in a notebook this loads ipywidgets
 
+    class Bar(tqdm):
+        def close(self) -> None:
+            if not getattr(self, "leave", True):
+                self.total = self.n
+            super().close()
+
     hidden = os.environ.get("TQDM_DISABLE", "0") not in ("", "0")  # tqdm's notebook bar does not ask for it
-    return tqdm(iterable, disable=hidden, **options)
+    return Bar(iterable, disable=hidden, **options)

@@ -91,10 +91,10 @@ def chromium_path():
     return path
 
 
-def lab_command(port):
+def lab_command(port, more=""):
     """The command that `make lab` would run, with this environment's JupyterLab, on a port of the test's."""
     lab_args = f"--no-browser --ServerApp.ip=127.0.0.1 --ServerApp.port={port} --ServerApp.port_retries=0"
-    lab_args += f" --IdentityProvider.token={TOKEN}"
+    lab_args += f" --IdentityProvider.token={TOKEN} {more}"
     line = subprocess.run(
         ["make", "--no-print-directory", "-n", "-o", ".venv/.installed", "lab", f"LAB_ARGS={lab_args}"],
         cwd=REPOSITORY,
@@ -109,16 +109,21 @@ def lab_command(port):
 
 
 class Lab:
-    """A running JupyterLab: `url`, and `outside()`, the foreign hosts that its processes asked for."""
+    """A running JupyterLab: `url`, and `outside()`, the foreign hosts that its processes asked for.
 
-    def __init__(self, folder):
-        self.course = folder / "course"
-        self.hosts = folder / "hosts.txt"
-        self.log = folder / "lab.log"
-        (self.course / "notebooks").mkdir(parents=True)
+    `course` is what it serves, made by `fill`; `options` are for its command line, beside those of `make lab`.
+    """
+
+    options = ""
+    own_cache = True  # for solved exercises; else the one of whoever runs the tests, with what they have downloaded
+
+    def fill(self):
+        """Notebooks that are quick to run."""
         shutil.copytree(
             REPOSITORY / "helpers", self.course / "helpers", ignore=shutil.ignore_patterns("__pycache__", "assets")
         )
+        (self.course / "notebooks").mkdir()
+        shutil.copy(REPOSITORY / "notebooks" / "START.md", self.course / "notebooks")
         cells = [
             nbformat.v4.new_markdown_cell("# Chapter 0\n\n[the widgets](../helpers/course/widgets.py)"),
             nbformat.v4.new_code_cell(CODE.strip()),
@@ -131,6 +136,13 @@ class Lab:
             ("ch03_attention.ipynb", chapter),
         ]:
             nbformat.write(nbformat.v4.new_notebook(cells=content, metadata=kernel), self.course / "notebooks" / name)
+
+    def __init__(self, folder):
+        self.course = folder / "course"
+        self.hosts = folder / "hosts.txt"
+        self.log = folder / "lab.log"
+        self.course.mkdir(parents=True)
+        self.fill()
         hook = folder / "hook"
         hook.mkdir()
         (hook / "sitecustomize.py").write_text(WATCH)
@@ -148,10 +160,11 @@ class Lab:
             "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
             "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
             "IPYTHONDIR": str(folder / "ipython"),
+            **({"COURSE_CACHE_DIR": str(folder / "cache")} if self.own_cache else {}),
         }
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                lab_command(port), cwd=self.course, env=self.environment, stdout=log, stderr=subprocess.STDOUT
+                lab_command(port, self.options), cwd=self.course, env=self.environment, stdout=log, stderr=subprocess.STDOUT
             )
 
     def wait(self):
@@ -286,16 +299,29 @@ def test_a_slider_redraws_its_picture_and_nothing_leaves_the_machine(lab, visit)
     assert lab.outside() == []
 
 
-def test_make_lab_opens_on_the_notebooks_and_links_to_helpers_work(lab, visit):
+def test_make_lab_opens_the_start_page_and_its_links_work(lab, visit):
     from playwright.sync_api import expect
 
     page = visit.page
     page.goto(f"{lab.url}/?token={TOKEN}")  # what the browser is sent to
-    page.wait_for_url("**/lab/tree/notebooks**")
-    row = page.locator(".jp-DirListing-item", has_text="play.ipynb")
-    row.dblclick()
-    link = page.locator(".jp-NotebookPanel:visible").get_by_role("link", name="the widgets")
-    link.click()
+    page.wait_for_url("**/lab/tree/notebooks/START.md**")
+    start = page.locator(".jp-MarkdownViewer:visible")
+    expect(start.get_by_role("heading", name="Start here")).to_be_visible()  # as a page, not as Markdown
+    numbers = [text[:2] for text in start.locator("td:first-child").all_inner_texts()]
+    assert numbers[:12] == [f"{name}." for name in "1234567ABCDE"]  # chapters before appendices
+    expect(page.locator(".jp-DirListing-item", has_text="play.ipynb")).to_be_visible()
+    start.get_by_role("link", name="3. Coding attention").click()
+    expect(page.locator(".jp-NotebookPanel:visible")).to_contain_text("A chapter to arrive at")
+    assert visit.outside() == []
+    assert lab.outside() == []
+
+
+def test_links_to_helpers_work(lab, visit):
+    from playwright.sync_api import expect
+
+    page = visit.page
+    page.goto(f"{lab.url}/lab/tree/notebooks/play.ipynb?reset&token={TOKEN}")
+    page.locator(".jp-NotebookPanel:visible").get_by_role("link", name="the widgets").click()
     expect(page.locator(".jp-FileEditor:visible")).to_contain_text("Interactive figures")
     assert visit.outside() == []
     assert lab.outside() == []

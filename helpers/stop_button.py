@@ -1,8 +1,8 @@
 """What a notebook does at its stop button, and where a cell trains for the second time what it has trained before.
 
 Pressing the button, or Ctrl-C in a terminal, raises KeyboardInterrupt wherever the program happens to be. Inside
-`interruptible` it ends the block. Anywhere else in a notebook it ends the cell, with a sentence in place of a traceback.
-Either way the cells that Run All has put in line behind it do not run.
+`interruptible` it ends the block. Anywhere else in a notebook it ends the cell, with a sentence in place of a
+traceback. Either way the cells that Run All has put in line behind it do not run.
 """
 
 from __future__ import annotations

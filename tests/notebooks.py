@@ -228,7 +228,7 @@ def _badge(path: Path, root: Path) -> str:
     return BADGE.format(repository=repository(), path=path.resolve().relative_to(root.resolve()).as_posix())
 
 
-# ---- the table of notebooks ------------------------------------------------------------------------------------------------
+# ---- the table of notebooks ----------------------------------------------------------------------------------------
 
 
 def table(folder: str = "notebooks/") -> str:

@@ -164,7 +164,11 @@ class Lab:
         }
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                lab_command(port, self.options), cwd=self.course, env=self.environment, stdout=log, stderr=subprocess.STDOUT
+                lab_command(port, self.options),
+                cwd=self.course,
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
 
     def wait(self):

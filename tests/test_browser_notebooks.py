@@ -61,14 +61,15 @@ def whole_lab(tmp_path_factory, browser):
 PANEL = "const panel = jupyterapp.shell.currentWidget; const cells = [...panel.content.widgets];"
 STATE = f"""() => {{
     {PANEL}
-    const code = cells.map(cell => cell.model).filter(model => model.type === "code" && model.sharedModel.source.trim());
-    const errors = code.flatMap(model => model.outputs.toJSON().filter(output => output.output_type === "error"));
+    const models = cells.map(cell => cell.model);
+    const code = models.filter(model => model.type === "code" && model.sharedModel.source.trim());
+    const outputs = code.flatMap(model => model.outputs.toJSON());
+    const errors = outputs.filter(output => output.output_type === "error");
     return {{
         left: code.filter(model => model.executionCount === null || model.executionState === "running").length,
         errors: errors.map(output => `${{output.ename}}: ${{output.evalue}}`),
         expected: code.filter(model => (model.getMetadata("tags") || []).includes("raises-exception")).length,
-        stderr: code.flatMap(model => model.outputs.toJSON()).filter(output => output.name === "stderr").map(
-            output => [output.text].flat().join("")),
+        stderr: outputs.filter(output => output.name === "stderr").map(output => [output.text].flat().join("")),
         idle: panel.sessionContext.session?.kernel?.status === "idle",
         dirty: panel.context.model.dirty,
     }};
@@ -78,6 +79,7 @@ CLEAR = "() => jupyterapp.commands.execute('notebook:clear-all-cell-outputs')"
 WIDGET_CELLS = f"""() => {{
     {PANEL}
     return cells.flatMap((cell, index) => cell.model.type === "code" &&
+        /^(widgets\\.(play|browse)|chat\\.widget)\\(/m.test(cell.model.sharedModel.source) &&
         cell.model.outputs.toJSON().some(output => output.data?.["{WIDGET}"]) ? [index] : []);
 }}"""
 GO_TO = f"""index => {{

@@ -1,7 +1,7 @@
-"""As in Colab: a machine with other versions of torch, numpy, pandas and matplotlib, no checkout, and one notebook file.
+"""As in Colab: other versions of torch, numpy, pandas and matplotlib, no checkout, and nothing but a notebook's file.
 
-Slow, since an environment is made (`make test ARGS="-m slow tests/test_colab.py"`, about ten minutes). COURSE_COLAB names
-a folder for the environment, to use it again; what is installed and how long everything took is printed at the end.
+Slow, since an environment is made (`make test ARGS="-m slow tests/test_colab.py"`, about ten minutes). COURSE_COLAB
+names a folder for the environment, to use it again; what was installed and how long it took is printed at the end.
 """
 
 import json

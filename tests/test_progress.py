@@ -40,7 +40,8 @@ class TestCounting:
         letters = {f"q{n}": question.right for n, question in enumerate(read_quiz("ch03"), start=1)}
         right = checks.self_test_3(**letters)
         assert right.counted.startswith("(Chapter 3: 0 of ") and right.counted in repr(right)
-        assert "<small>(Chapter 3: 0 of " in right._repr_html_() and "<code>checks.progress()</code>" in right._repr_html_()
+        page = right._repr_html_()
+        assert "<small>(Chapter 3: 0 of " in page and "<code>checks.progress()</code>" in page
 
     def test_no_answer_does_not(self, file):
         checks.EXERCISES["3.1"](None)

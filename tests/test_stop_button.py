@@ -112,7 +112,8 @@ def test_the_stop_button(kernel):
     assert GOES_ON not in said  # this is another cell
     again = "losses = train(model, optimizer, 3)"
     said = kernel.run(again)
-    assert said.count(GOES_ON) == 1 and "updates so far). To begin anew, first run the cell that makes the model." in said
+    assert said.count(GOES_ON) == 1
+    assert "updates so far). To begin anew, first run the cell that makes the model." in said
     anew = "model, optimizer = made()\nlosses = train(model, optimizer, 3)\nlosses = train(model, optimizer, 3)"
     assert kernel.run(anew, anew) == "begun\nbegun\n"
 

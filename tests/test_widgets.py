@@ -109,7 +109,6 @@ class TestPlay:
             widgets.play(bar, alt=ALT, depth=widgets.slider("depth", 1, 9, 1, 3))
         assert shown == []
 
-
     def test_as_wide_as_the_static_figure(self, shown, monkeypatch):
         widgets.play(bar, alt=ALT, height=widgets.slider("height", 1, 9, 1, 3))
         _, picture = picture_of(shown[0][0])

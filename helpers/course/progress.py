@@ -81,7 +81,7 @@ def _in_a_notebook() -> bool:
 
 @dataclass(frozen=True)
 class Row:
-    """A notebook's exercises and, if it has one, its self-test, each with what is kept about it: True, False or None."""
+    """A notebook's exercises and self-test, each with what is kept about it: True, False or None."""
 
     notebook: Notebook
     exercises: Mapping[str, bool | None]  # by number

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from . import plots
 
-# What `foot` shows. Its words are seen only where ipywidgets marks a widget as disconnected. The picture, which is none,
-# gives the handles of sliders the names that ipywidgets leaves them without; there is no other place from where a
+# What `foot` shows. Its words are seen only where ipywidgets marks a widget as disconnected. The picture, which is
+# none, gives the handles of sliders the names that ipywidgets leaves them without; there is no other place from where a
 # widget can say how its neighbours are to be read out.
 _FOOT = """<style>
 .course-dead { display: none; }

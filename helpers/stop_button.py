@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 INTERRUPTED = "Interrupted: the model keeps what it has learned, and the results so far are kept too."
 WAITING = "The cells after this one wait for you."
@@ -113,4 +114,4 @@ def prepare_notebook() -> None:
     shell.set_custom_exc((*shell.custom_exceptions, KeyboardInterrupt), _say_where)
     trainings = _Trainings(shell)
     shell.events.register("pre_run_cell", trainings.begin_cell)
-    torch.optim.optimizer.register_optimizer_step_post_hook(trainings.updated)
+    register_optimizer_step_post_hook(trainings.updated)

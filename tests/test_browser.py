@@ -279,7 +279,7 @@ def test_a_slider_redraws_its_picture_and_nothing_leaves_the_machine(lab, visit)
 
     page = visit.page
     notebook = run_all(lab, page, "play.ipynb")
-    picture = notebook.locator(".jp-OutputArea-output img")
+    picture = notebook.locator(".jp-OutputArea-output img.widget-image")
     expect(picture).to_be_visible()
     assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 300
     assert notebook.locator(".jp-RenderedText[data-mime-type*=stderr]").count() == 0
@@ -287,7 +287,8 @@ def test_a_slider_redraws_its_picture_and_nothing_leaves_the_machine(lab, visit)
     source = picture.get_attribute("src")
 
     expect(notebook.locator(".widget-readout")).to_have_text("3")
-    handle = notebook.locator(".noUi-handle")
+    expect(picture).to_have_attribute("alt", ALT)
+    handle = notebook.get_by_role("slider", name="height")  # by the name that a screen reader reads out
     handle.focus()
     handle.press("ArrowRight")
     expect(notebook.locator(".widget-readout")).to_have_text("4")

@@ -297,12 +297,9 @@ def move_by_hand(page, index):
 
 
 def serious_findings(page, axe):
-    """What axe-core finds in the notebook's own content, by rule and element, if it is serious."""
+    """What axe-core finds in prose and outputs, by rule and element, if it is serious; the rest is JupyterLab's."""
     page.evaluate(axe.read_text(encoding="utf-8"))
-    found = page.evaluate("axe.run('.jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook')")["violations"]
-    return [
-        (rule["id"], node["html"][:200])
-        for rule in found
-        if rule["impact"] in ("serious", "critical")
-        for node in rule["nodes"]
-    ]
+    places = "{ include: [['.jp-MarkdownOutput'], ['.jp-OutputArea-output']] }"
+    found = page.evaluate(f"axe.run({places})")["violations"]
+    serious = [rule for rule in found if rule["impact"] in ("serious", "critical")]
+    return [f"{rule['id']}: {node['html'][:150]}" for rule in serious for node in rule["nodes"]]

@@ -13,15 +13,19 @@ from matplotlib.figure import Figure
 from . import plots
 
 # What `foot` shows. Its words are seen only where ipywidgets marks a widget as disconnected. The picture, which is
-# none, gives the handles of sliders the names that ipywidgets leaves them without; there is no other place from where a
-# widget can say how its neighbours are to be read out.
+# none, gives figures and the handles of sliders the names that ipywidgets leaves them without; there is no other place
+# from where a widget can say how its neighbours are to be read out.
 _FOOT = """<style>
 .course-dead { display: none; }
 .jupyter-widgets-disconnected .course-dead { display: block; font-style: italic; }
 </style><span class="course-dead">Its kernel is gone: run this cell again.</span>
-<img alt="" hidden src="data:," onerror="
-  const name = () => this.closest('.widget-vbox')?.querySelectorAll('.widget-slider').forEach(slider =>
-    slider.querySelector('[role=slider]')?.setAttribute('aria-label', slider.querySelector('label').textContent));
+<img alt="ABOUT" hidden src="data:," onerror="
+  const name = () => {
+    const box = this.closest('.widget-vbox');
+    box?.querySelectorAll('.widget-image').forEach(figure => figure.setAttribute('alt', this.alt));
+    box?.querySelectorAll('.widget-slider').forEach(slider =>
+      slider.querySelector('[role=slider]')?.setAttribute('aria-label', slider.querySelector('label').textContent));
+  };
   name(); setTimeout(name, 500);
 ">"""
 
@@ -78,12 +82,13 @@ def browse(write: Callable[..., str], alt: str, **controls: ipywidgets.Widget) -
     _show_under(page, rewrite, alt, controls)
 
 
-def foot() -> ipywidgets.Widget:
+def foot(alt: str = "") -> ipywidgets.Widget:
     """The last line of a box of widgets: it says what to do where no kernel answers any more, else nothing.
 
-    That is so after a restart, and in a notebook that was closed and opened again.
+    That is so after a restart, and in a notebook that was closed and opened again. A figure in the box is described by
+    `alt`.
     """
-    return ipywidgets.HTML(_FOOT)
+    return ipywidgets.HTML(_FOOT.replace("ABOUT", html.escape(alt)))
 
 
 def show(view: ipywidgets.Widget, alt: str) -> None:
@@ -108,7 +113,7 @@ def _show_under(part: ipywidgets.Widget, remake: Callable, alt: str, controls: d
     remake(**{name: control.value for name, control in controls.items()})
     for control in controls.values():
         control.observe(changed, names="value")
-    show(ipywidgets.VBox([*controls.values(), problem, part, foot()]), alt)
+    show(ipywidgets.VBox([*controls.values(), problem, part, foot(alt)]), alt)
 
 
 def _told(error: Exception) -> str:

@@ -69,7 +69,7 @@ class Verdict:
 
 _GREY = "#767676"
 _LOOKS = {True: ("#009E73", "rgba(0, 158, 115, 0.15)", "✓"), False: ("#D55E00", "rgba(213, 94, 0, 0.15)", "✗")}
-_SIDES = re.compile(r"(?:^(?:expected|got) .*(?:\n|$))+", re.MULTILINE)  # two results, one under the other
+_SIDES = re.compile(r"^expected .*\n(?: .*\n)*got .*(?:\n .*)*\n?", re.MULTILINE)  # results, one under the other
 
 
 def _as_html(message: str) -> str:

@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; 
 	"$$p" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 
 # No news and no version checks: JupyterLab would ask the internet for them (and the learner, with a pop-up). What else
-# differs from JupyterLab's own settings is in .jupyter/overrides.json; your own settings come before both.
+# differs from JupyterLab's own settings is in the folder .jupyter; what you have set yourself comes before that.
 OFFLINE := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
 	--LabApp.extension_manager=readonly "--LabApp.app_settings_dir=$(CURDIR)/.jupyter"
 
@@ -21,6 +21,8 @@ LAB_FLAGS := $(if $(filter 0,$(shell id -u)),--allow-root) $(CHAT_FLAGS)
 
 .PHONY: lab blank test test-browser check chat lint refresh bench links clean help
 
+# The course's settings come after your own, and both count.
+lab: export JUPYTER_CONFIG_PATH := $(CURDIR)/.jupyter$(if $(JUPYTER_CONFIG_PATH),:$(JUPYTER_CONFIG_PATH))
 lab: $(STAMP)  ## open the course in JupyterLab
 	$(BIN)/jupyter lab $(LAB_FLAGS) $(OFFLINE) --LabApp.default_url=/lab/tree/notebooks/START.md $(LAB_ARGS)
 

@@ -155,6 +155,7 @@ class Lab:
             "JUPYTER_CONFIG_DIR": str(
                 folder / "config"
             ),  # neither the settings of whoever runs this nor theirs changed
+            "JUPYTER_CONFIG_PATH": str(REPOSITORY / ".jupyter"),  # as the Makefile sets it
             "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
             "JUPYTER_DATA_DIR": str(folder / "data"),
             "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
@@ -302,6 +303,31 @@ def test_a_slider_redraws_its_picture_and_nothing_leaves_the_machine(lab, visit)
     assert visit.addresses
     assert visit.outside() == []
     assert lab.outside() == []
+
+
+def test_a_figure_without_its_kernel_says_what_to_do(lab, visit):
+    """After a restart, and when the notebook is opened again; and it is saved as nothing that cannot be shown."""
+    from playwright.sync_api import expect
+
+    page = visit.page
+    notebook = run_all(lab, page, "play.ipynb")
+    expect(notebook.locator("img.widget-image")).to_be_visible()
+    said = notebook.get_by_text("Its kernel is gone: run this cell again.")
+    expect(said).to_be_hidden()
+    page.get_by_role("menuitem", name="Kernel", exact=True).click()
+    page.get_by_role("menuitem", name="Restart Kernel…", exact=True).click()
+    page.get_by_role("button", name="Confirm Kernel Restart").click()
+    expect(said).to_be_visible()
+    page.get_by_role("menuitem", name="File", exact=True).click()
+    page.get_by_role("menuitem", name="Save Notebook", exact=True).click()
+    saved = lab.course / "notebooks" / "play.ipynb"
+    page.wait_for_function("() => document.querySelector('.lm-TabBar-tab.jp-mod-dirty') === null")
+    assert "widget-view" not in saved.read_text(encoding="utf-8")
+
+    page.goto(f"{lab.url}/lab/tree/notebooks/play.ipynb?reset&token={TOKEN}")
+    notebook = page.locator(".jp-NotebookPanel:visible")
+    expect(notebook.get_by_text(f"{ALT} Run this cell to use it.")).to_be_visible()
+    assert notebook.get_by_text("model not found").count() == 0
 
 
 def test_make_lab_opens_the_start_page_and_its_links_work(lab, visit):

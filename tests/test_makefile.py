@@ -29,7 +29,7 @@ case "$1 $2" in
         for last; do :; done
         mkdir -p "$last/bin"
         cp "$0" "$last/bin/python"
-        printf '#!/bin/sh\\necho "jupyter $@"\\n' > "$last/bin/jupyter"
+        printf '#!/bin/sh\\necho "$JUPYTER_CONFIG_PATH" > "config path"\\necho "jupyter $@"\\n' > "$last/bin/jupyter"
         chmod +x "$last/bin/jupyter"
         echo "venv" >> log ;;
     "-m pip")
@@ -194,6 +194,10 @@ class TestLab:
         line = " ".join(lab_arguments(course))
         assert "--LabApp.default_url=/lab/tree/notebooks/START.md" in line
         assert f"--LabApp.app_settings_dir={course.folder}/.jupyter " in line  # a folder with a space in its name
+        assert (course.folder / "config path").read_text().strip() == f"{course.folder}/.jupyter"
+        course.variables["JUPYTER_CONFIG_PATH"] = "/my/own"
+        lab_arguments(course)
+        assert (course.folder / "config path").read_text().strip() == f"{course.folder}/.jupyter:/my/own"
         settings = json.loads((REPOSITORY / ".jupyter" / "overrides.json").read_text())
         assert settings["@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"
 

@@ -68,7 +68,7 @@ class Kernel:
         """Hear all that cells have to say; returns how each ended."""
         self.hear_until(lambda: set(cells) <= self.idle, seconds)
         replies = {}
-        while set(replies) < set(cells):
+        while not set(cells) <= set(replies):
             reply = self.client.get_shell_msg(timeout=30)
             replies[reply["parent_header"]["msg_id"]] = reply["content"]["status"]
         return [replies[cell] for cell in cells]

@@ -146,7 +146,8 @@ class Overview:
         colors = {True: "#009E73", False: "#D55E00", None: "#767676"}
         lines = [f"<p>{html.escape(self.problem)}</p>"] if self.problem else []
         lines += [f"<p><b>{self._headline()}</b></p>", "<table>"]
-        lines += ["<tr><th>notebook</th><th>solved</th><th>exercises</th></tr>"]
+        left = 'style="text-align: left"'
+        lines += [f"<tr><th {left}>notebook</th><th>solved</th><th {left}>exercises</th></tr>"]
         for row in self.rows():
             marks = " &nbsp; ".join(
                 f'<span style="white-space: nowrap"><b style="color: {colors[right]}">{MARKS[right]}</b> {label}</span>'
@@ -154,10 +155,7 @@ class Overview:
             )
             title = html.escape(row.notebook.heading)
             solved = f"{row.solved} of {len(row.exercises)}"
-            lines.append(
-                f'<tr><td style="text-align: left">{title}</td><td>{solved}</td>'
-                f'<td style="text-align: left">{marks}</td></tr>'
-            )
+            lines.append(f"<tr><td {left}>{title}</td><td>{solved}</td><td {left}>{marks}</td></tr>")
         return "\n".join([*lines, "</table>"])
 
 

@@ -204,7 +204,15 @@ def plot_losses(
     val_losses: Sequence[float],
 ) -> Figure:
     """Training and validation loss over epochs, with tokens seen along the top (section 5.2). Show it with `show`."""
-    return _two_curves(epochs_seen, tokens_seen, train_losses, val_losses, "loss (nats per token)", "tokens seen")
+    if not train_losses:
+        return nothing_measured()
+    fig = _two_curves(epochs_seen, tokens_seen, train_losses, val_losses, "loss (nats per token)", "tokens seen")
+    return describe(
+        fig,
+        f"Line plot over epochs: the training loss goes from {train_losses[0]:.1f} to {train_losses[-1]:.1f}. The "
+        f"validation loss begins at {val_losses[0]:.1f}, is lowest at {min(val_losses):.1f}, and ends at "
+        f"{val_losses[-1]:.1f}.",
+    )
 
 
 def plot_values(

@@ -76,7 +76,7 @@ STATE = f"""() => {{
     }};
 }}"""
 RUN_ALL = "() => { jupyterapp.commands.execute('notebook:run-all-cells'); }"
-CLEAR = "() => jupyterapp.commands.execute('notebook:clear-all-cell-outputs')"
+CLEAR = "() => { jupyterapp.commands.execute('notebook:clear-all-cell-outputs'); }"
 WIDGET_CELLS = f"""() => {{
     {PANEL}
     return cells.flatMap((cell, index) => cell.model.type === "code" &&
@@ -86,7 +86,8 @@ WIDGET_CELLS = f"""() => {{
 GO_TO = f"""index => {{
     {PANEL}
     panel.content.activeCellIndex = index;
-    return panel.content.scrollToItem(index, "start").then(() => cells[index].node.setAttribute("data-test", index));
+    panel.content.scrollToItem(index, "start");  // what it promises is not always kept
+    cells[index].node.setAttribute("data-test", index);
 }}"""
 ASK_KERNEL = """code => new Promise(resolve => {
     const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;
@@ -183,7 +184,7 @@ class Notebook:
         count = self.page.evaluate(f"() => {{ {PANEL} return cells.length; }}")
         for index in [*range(0, count, 4), count - 1]:
             self.page.evaluate(GO_TO, index)
-            self.page.wait_for_timeout(30)
+            self.page.wait_for_timeout(60)
 
     def close(self):
         """Close the tab as a reader does; returns what a dialog asks, if one does."""

@@ -44,7 +44,7 @@ class Kernel:
     def __init__(self):
         with kernel_environment():
             self.manager, self.client = start_new_kernel(kernel_name="python3", cwd=str(ROOT / "notebooks"))
-        self.written, self.errors, self.idle = {}, {}, set()
+        self.written, self.errors, self.idle, self.redrawn = {}, {}, set(), []
 
     def send(self, *cells):
         return [self.client.execute(cell) for cell in cells]
@@ -56,6 +56,8 @@ class Kernel:
             self.written[cell] = self.written.get(cell, "") + content["text"]
         elif message["msg_type"] == "error":
             self.errors[cell] = f"{content['ename']}: {content['evalue']}"
+        elif message["msg_type"] == "update_display_data":
+            self.redrawn.append(content["data"])
         elif message["msg_type"] == "status" and content["execution_state"] == "idle":
             self.idle.add(cell)
 
@@ -128,6 +130,37 @@ def test_the_stop_button(kernel):
     (wrong,) = kernel.send("1 / 0")
     assert kernel.finish(wrong) == ["error"] and kernel.errors[wrong].startswith("ZeroDivisionError")
     assert kernel.run("print('well')") == "well\n"
+
+
+BARS = """
+import os, ipywidgets
+os.environ["TQDM_DISABLE"] = "0"
+from helpers.files import progress_bar
+
+def steps():
+    with progress_bar(total=10, leave=False) as bar:
+        for step in range(10):
+            bar.update()
+            yield step
+
+def left():
+    widgets = ipywidgets.widgets.widget._instances.values()
+    bars = [widget for widget in widgets if isinstance(widget, ipywidgets.FloatProgress)]
+    return len(bars), [bar.bar_style for bar in bars if bar.bar_style]
+
+for step in steps():
+    pass
+for step in steps():
+    if step == 3:
+        break
+print(left())
+"""
+
+
+def test_a_progress_bar_leaves_nothing_behind(kernel):
+    """Not even in red, where a loop was left before its end."""
+    assert kernel.run(BARS) == "(2, [])\n"
+    assert kernel.redrawn == [{"text/plain": ""}] * 2
 
 
 def test_without_a_kernel(capsys):

@@ -12,18 +12,21 @@ SITE_STAMP := $(SITE_VENV)/.installed
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
 	"$$p" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 
-# No news and no version checks: JupyterLab would ask the internet for them (and the learner, with a pop-up).
+# No news and no version checks: JupyterLab would ask the internet for them (and the learner, with a pop-up). What else
+# differs from JupyterLab's own settings is in the folder .jupyter; what you have set yourself comes before that.
 OFFLINE := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
-	--LabApp.extension_manager=readonly
+	--LabApp.extension_manager=readonly "--LabApp.app_settings_dir=$(CURDIR)/.jupyter"
 
 # As root (a container) Jupyter wants to be told; without a display there is no browser to open.
 CHAT_FLAGS := $(if $(or $(DISPLAY),$(WAYLAND_DISPLAY),$(filter Darwin,$(shell uname -s))),,--no-browser)
 LAB_FLAGS := $(if $(filter 0,$(shell id -u)),--allow-root) $(CHAT_FLAGS)
 
-.PHONY: lab blank site test check chat lint refresh bench links clean help
+.PHONY: lab blank site test test-browser check chat lint refresh bench links clean help
 
+# The course's settings come after your own, and both count.
+lab: export JUPYTER_CONFIG_PATH := $(CURDIR)/.jupyter$(if $(JUPYTER_CONFIG_PATH),:$(JUPYTER_CONFIG_PATH))
 lab: $(STAMP)  ## open the course in JupyterLab
-	$(BIN)/jupyter lab $(LAB_FLAGS) $(OFFLINE) --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
+	$(BIN)/jupyter lab $(LAB_FLAGS) $(OFFLINE) --LabApp.default_url=/lab/tree/notebooks/START.md $(LAB_ARGS)
 
 blank: $(STAMP)  ## copies of the notebooks without outputs, in blank/, for predicting before you see
 	@test ! -e blank || { echo "The folder blank exists and may hold your answers: rename it, then run make blank again." >&2; exit 1; }
@@ -36,6 +39,10 @@ site: $(SITE_STAMP)  ## the course as pages to read in a browser, in site/, with
 # Files run side by side, one worker per core (see conftest.py); ARGS="-n 0" runs them in one process.
 test: $(TEST_STAMP)  ## run every check; arguments for pytest in ARGS
 	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder $(ARGS)
+
+# Two notebooks at once; each is run whole, so that this takes about as long as `make test`.
+test-browser: $(TEST_STAMP)  ## run every notebook in a real browser (needs Chromium), its widgets and its stop button
+	$(BIN)/python -m pytest -n 2 --dist load --maxschedchunk 1 -m whole tests $(ARGS)
 
 check: $(STAMP)  ## is this machine ready, and how long does each notebook take
 	$(BIN)/python setup_check.py
@@ -64,7 +71,7 @@ clean:  ## remove the environments, the site and the caches that tools made
 	find docs helpers tests benchmarks -type d -name __pycache__ -prune -exec rm -rf {} +
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
 
 # A sentence instead of an error where there is no Python that can make an environment.
 define NEEDS_PYTHON
@@ -77,9 +84,6 @@ $(STAMP): requirements.txt pyproject.toml
 	$(NEEDS_PYTHON)
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	@mkdir -p $(VENV)/share/jupyter/lab/settings
-	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}' \
-		> $(VENV)/share/jupyter/lab/settings/overrides.json
 	@touch $@
 
 # What only the checks need, on top of that: learners who never run them never install it.

@@ -42,6 +42,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: -seconds.get(item.path.name, 0))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have recorded under the name "line", such as times."""
+    reports = [report for kind in terminalreporter.stats.values() for report in kind]
+    calls = [report for report in reports if getattr(report, "when", None) == "call"]
+    properties = [pair for report in calls for pair in report.user_properties]
+    for line in sorted(value for name, value in properties if name == "line"):
+        terminalreporter.write_line(line)
+
+
 @pytest.fixture(scope="session")
 def the_verdict() -> str:
     """The text of the book's chapters 2 and 5 and of its appendix D."""

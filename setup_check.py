@@ -546,6 +546,8 @@ def main(arguments: "list[str] | None" = None) -> int:
     usual = os.environ.get("COURSE_PROFILE")
     parser.add_argument("--profile", choices=PROFILES, default=usual if usual in PROFILES else "quick")
     options = parser.parse_args(arguments)
+    if sys.stderr is not None and sys.stderr.isatty():  # for people, whom half a minute of silence would worry
+        print("Looking at Python, packages, devices and data: about ten seconds.", file=sys.stderr, flush=True)
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         report = collect(options.profile)

@@ -62,6 +62,7 @@ from .pretrained import (
 from .settings import PROFILES, Profile, get_device, get_profile
 from .speed.fused import fuse
 from .speed.weight_formats import pack_weights, quantize_int8, to_bfloat16
+from .stop_button import interruptible, prepare_notebook
 from .texts import load_instructions, load_messages, load_text
 from .tokenizers import SimpleTokenizerV1, SimpleTokenizerV2, get_tokenizer, split_text
 from .toy import NeuralNetwork, ToyDataset, compute_accuracy
@@ -73,7 +74,6 @@ from .training import (
     evaluated_steps,
     find_highest_gradient,
     generate_and_print_sample,
-    interruptible,
     learning_rate_at,
     text_to_token_ids,
     token_ids_to_text,
@@ -81,6 +81,8 @@ from .training import (
     train_model_simple,
     training_steps,
 )
+
+prepare_notebook()  # the stop button, if this is the kernel of a notebook
 
 _ON_USE = {  # by module: names that need matplotlib, pandas, ipywidgets or regex, or that few will want
     "bpe": ["BPETokenizer", "gpt2_bpe", "load_bpe", "save_bpe", "train_bpe"],

@@ -22,8 +22,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from .files import existing_file, first_line
 from .guards import evaluation_mode, guard
+from .stop_button import interruptible
 from .tokenizers import takes_tokenizer
-from .training import evaluated_steps, interruptible
+from .training import evaluated_steps
 
 ReadAt = int | Callable[[torch.Tensor], torch.Tensor]
 

@@ -98,8 +98,27 @@ def first_line(error: BaseException, length: int = 120) -> str:
 
 
 def progress_bar(iterable: Iterable | None = None, **options: Any):
-    """tqdm's bar over an iterable, or one to update by hand; TQDM_DISABLE=1 hides it. `options` are tqdm's."""
+    """tqdm's bar over an iterable, or one to update by hand; TQDM_DISABLE=1 hides it. `options` are tqdm's.
+
+    With leave=False nothing is left of it at its end, also where that comes early: in a notebook, tqdm's own bar stays,
+    in red, if it was not filled, and its place says "model not found" when the notebook is opened again.
+    """
     from tqdm.auto import tqdm  # in a notebook this loads ipywidgets
 
     hidden = os.environ.get("TQDM_DISABLE", "0") not in ("", "0")  # tqdm's notebook bar does not ask for it
-    return tqdm(iterable, disable=hidden, **options)
+    in_notebook = any(kind.__module__ == "tqdm.notebook" for kind in tqdm.__mro__)
+    if hidden or options.get("leave", True) or not in_notebook:
+        return tqdm(iterable, disable=hidden, **options)
+
+    class Bar(tqdm):
+        def close(self) -> None:
+            self.total = self.n
+            super().close()
+            if (place := self.__dict__.pop("place", None)) is not None:
+                place.update({"text/plain": ""}, raw=True)
+
+    from IPython.display import display
+
+    bar = Bar(iterable, display=False, **options)
+    bar.place = display(bar.container, display_id=True)
+    return bar

@@ -10,7 +10,6 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +21,7 @@ from .files import progress_bar
 from .generation import generate_text_simple
 from .guards import evaluation_mode, guard, printable
 from .speed.loss import speed_up
+from .stop_button import interruptible
 from .tokenizers import takes_tokenizer
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor, torch.nn.Module, torch.device], torch.Tensor]
@@ -301,15 +301,6 @@ def evaluated_steps(
             place = f"Ep {progress.epoch_of_update} ({name} {update:06d})"
             print(f"{place}: Train loss {losses[0]:.3f}, Val loss {losses[1]:.3f}")
         yield progress, losses
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Let Ctrl-C, or the notebook's stop button, end a `with` block early, without an error."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("Interrupted: the model keeps what it has learned, and the results so far are kept too.")
 
 
 def _check_sample(model: torch.nn.Module, start_context: str, tokenizer: Any) -> None:

@@ -1,9 +1,9 @@
 """Keeping notebooks in order: `python -m tests.notebooks refresh|lint|links [paths]`.
 
 `refresh` executes notebooks in place in fresh kernels, `links` stamps the repository into links to Colab and
-bootstrap cells, joins exercises with their solutions and makes the table of notebooks where a cell has its comments,
-`lint` says what is wrong with committed notebooks. Without paths, all notebooks of the course; README's table of
-notebooks is then made (`links`) or compared (`lint`), too.
+bootstrap cells, joins exercises with their solutions and each notebook with the next, and makes the table of notebooks
+where a cell has its comments; `lint` says what is wrong with committed notebooks. Without paths, all notebooks of the
+course; the table of notebooks in README and on the start page is then made (`links`) or compared (`lint`), too.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from tests.nbval_numbers import IMAGE, NEEDS, WIDGET, as_text, kernel_environmen
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
+START = ROOT / "notebooks" / "START.md"  # the page that `make lab` opens
 
 Place = tuple[Path, str]  # a notebook, and the id of a cell in it
 
@@ -47,6 +48,7 @@ import sys
 if "google.colab" in sys.modules:  # nothing to do on your own machine
     raise SystemExit("This copy does not know its repository: set it in pyproject.toml and run `make links`.")"""
 BADGE = "[Open in Colab](https://colab.research.google.com/github/{repository}/blob/main/{path})"
+NEXT = r"^\*\*Next:\*\* \[.*\]\(.*\)\.$"
 TIME = re.compile(r"(?i)\b(\d+|half an|an?|one|two|three|four)( and a half)? (minutes?|hours?)( and a half)?")
 NUMBERS = {"half an": 0.5, "a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4}
 TABLE = "<!-- notebooks: `make links` makes this table from helpers/course/chapters.py -->\n\n", "\n<!-- /notebooks -->"
@@ -156,7 +158,8 @@ def refresh(path: Path) -> float:
 def links(path: Path, root: Path = ROOT) -> bool:
     """Stamp the repository into a notebook's link to Colab and bootstrap cell; lead exercises to solutions and back.
 
-    Returns whether anything changed.
+    A notebook whose last cell does not lead to the next notebook gets a line that does. Returns whether anything
+    changed.
     """
     nb, (statements, solutions) = read(path), exercise_headings(root)
     before, sealed = nbformat.writes(nb), nb.metadata.get("course", {}).get("outputs") == digest(nb)
@@ -175,6 +178,7 @@ def links(path: Path, root: Path = ROOT) -> bool:
                 cell.source = re.sub(
                     rf"\[{words}\]\([^)]*\)", f"[{words}]({link(path, *there[stated[1]])})", cell.source
                 )
+    _lead_onward(nb, next_link(path, root))
     if sealed:
         seal(nb)
     if changed := nbformat.writes(nb) != before:
@@ -202,11 +206,35 @@ def link(origin: Path, target: Path, cell: str) -> str:
     return f"{Path(os.path.relpath(target, origin.parent)).as_posix()}#cell-id={cell}"
 
 
+def _end(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A notebook's last cell of prose, in which stands what comes next."""
+    return [cell for cell in nb.cells if cell.cell_type == "markdown"][-1]
+
+
+def _lead_onward(nb: nbformat.NotebookNode, following: tuple[str, str] | None) -> None:
+    """Let the end of a notebook lead to the next one: a line that says so is made right, or written if no link does."""
+    end, line = _end(nb), "**Next:** [{}]({}).".format(*following) if following else ""
+    if re.search(NEXT, end.source, re.MULTILINE):
+        end.source = re.sub(NEXT, lambda _: line, end.source, flags=re.MULTILINE).strip()
+    elif following and f"]({following[1]})" not in end.source:
+        end.source += f"\n\n{line}"
+
+
+def next_link(path: Path, root: Path = ROOT) -> tuple[str, str] | None:
+    """The title of the notebook that comes after one in the course, and its address there; None after the last."""
+    files = [notebook.file for notebook in NOTEBOOKS]
+    file = path.resolve().relative_to((root / "notebooks").resolve()).as_posix()
+    if file not in files[:-1]:
+        return None
+    following = NOTEBOOKS[files.index(file) + 1]
+    return following.heading, Path(os.path.relpath(following.file, Path(file).parent)).as_posix()
+
+
 def _badge(path: Path, root: Path) -> str:
     return BADGE.format(repository=repository(), path=path.resolve().relative_to(root.resolve()).as_posix())
 
 
-# ---- README's table ------------------------------------------------------------------------------------------------
+# ---- the table of notebooks ----------------------------------------------------------------------------------------
 
 
 def table(folder: str = "notebooks/") -> str:
@@ -227,33 +255,37 @@ def _spell(minutes: int | None) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60 or ''}".strip()
 
 
-def with_table(text: str, folder: str = "notebooks/", where: str = "README.md") -> str:
-    """The text with the table of notebooks between its two comments. Raises ValueError if a comment is missing."""
+def with_table(text: str, where: str = "README.md") -> str:
+    """The text with the table of notebooks between its two comments. Raises ValueError if a comment is missing.
+
+    `where` names the text's file: README calls the folder of the notebooks notebooks/, anything else lies in it.
+    """
     start, end = TABLE
     before, found, rest = text.partition(start)
     _, closed, after = rest.partition(end)
     if not found or not closed:
         raise ValueError(f"{where} must have the lines {start.strip()} and {end.strip()}, in this order")
-    return before + start + table(folder) + end + after
+    return before + start + table("notebooks/" if where == README.name else "") + end + after
 
 
 def cell_with_table(source: str, where: str) -> str:
     """A cell of a chapter; if it has the comment that begins the table of notebooks, with that table."""
-    return with_table(source, "", where) if TABLE[0] in source else source
+    return with_table(source, where) if TABLE[0] in source else source
 
 
-def stamp_table(path: Path) -> bool:
-    """Write the table of notebooks into README. Returns whether anything changed."""
-    text = path.read_text(encoding="utf-8")
-    if changed := with_table(text) != text:
-        path.write_text(with_table(text), encoding="utf-8", newline="\n")
+def stamp_table(page: Path) -> bool:
+    """Write the table of notebooks into a page. Returns whether anything changed."""
+    text = page.read_text(encoding="utf-8")
+    if changed := with_table(text, page.name) != text:
+        page.write_text(with_table(text, page.name), encoding="utf-8", newline="\n")
     return changed
 
 
-def lint_table(path: Path) -> list[str]:
-    """What is wrong with README's table of notebooks; an empty list if nothing is."""
-    text = path.read_text(encoding="utf-8")
-    return [] if with_table(text) == text else ["the table is not that of helpers/course/chapters.py: run make links"]
+def lint_table(page: Path) -> list[str]:
+    """What is wrong with a page's table of notebooks; an empty list if nothing is."""
+    text = page.read_text(encoding="utf-8")
+    right = with_table(text, page.name) == text
+    return [] if right else ["the table is not that of helpers/course/chapters.py: run make links"]
 
 
 # ---- lint ----------------------------------------------------------------------------------------------------------
@@ -408,6 +440,12 @@ def prose(page: Page) -> Iterator[str]:
         yield f"{bullets} of {len(lines)} lines of prose are bullets (at most {MOST_BULLETS:.0%})"
 
 
+def onward(page: Page) -> Iterator[str]:
+    following = next_link(page.path, page.root)
+    if following and f"]({following[1]})" not in _end(page.nb).source:
+        yield f"the last cell has no link to the next notebook, {following[1]}: run make links"
+
+
 def relative_links(page: Page) -> Iterator[str]:
     targets = re.findall(r"\]\(([^)\s]+)|href=[\"']([^\"']+)", "\n".join(page.prose))
     for target in (bracket or href for bracket, href in targets):
@@ -469,7 +507,7 @@ def size(page: Page) -> Iterator[str]:
 
 
 RULES = [executed, current, clean_outputs, no_private_paths, pictures, listed, frame, sections]
-RULES += [prose, relative_links, tables, tagging, exercises, size]
+RULES += [prose, onward, relative_links, tables, tagging, exercises, size]
 
 
 def lint(path: Path, root: Path = ROOT) -> list[str]:
@@ -484,15 +522,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("paths", nargs="*", type=Path, help="notebooks; all of the course's if left out")
     options = parser.parse_args(arguments)
     problems = 0
-    for path in options.paths or [README, *all_notebooks()]:
+    for path in options.paths or [README, START, *all_notebooks()]:
         if options.command == "lint":
-            found = lint_table(path) if path == README else lint(path)
+            found = lint_table(path) if path in (README, START) else lint(path)
             problems += len(found)
             print("\n".join(f"{path.name}: {problem}" for problem in found or ["in order"]))
         elif options.command == "links":
-            changed = stamp_table(path) if path == README else links(path)
+            changed = stamp_table(path) if path in (README, START) else links(path)
             print(f"{path.name}: {'stamped' if changed else 'already current'}")
-        elif path != README:
+        elif path not in (README, START):
             print(f"{path.name}: ", end="", flush=True)
             try:
                 print(f"{refresh(path):.1f} s")

@@ -85,10 +85,10 @@ def chromium_path():
     return path
 
 
-def lab_command(port):
+def lab_command(port, more=""):
     """The command that `make lab` would run, with this environment's JupyterLab, on a port of the test's."""
     lab_args = f"--no-browser --ServerApp.ip=127.0.0.1 --ServerApp.port={port} --ServerApp.port_retries=0"
-    lab_args += f" --IdentityProvider.token={TOKEN}"
+    lab_args += f" --IdentityProvider.token={TOKEN} {more}"
     line = subprocess.run(
         ["make", "--no-print-directory", "-n", "-o", ".venv/.installed", "lab", f"LAB_ARGS={lab_args}"],
         cwd=REPOSITORY,
@@ -103,16 +103,21 @@ def lab_command(port):
 
 
 class Lab:
-    """A running JupyterLab: `url`, and `outside()`, the foreign hosts that its processes asked for."""
+    """A running JupyterLab: `url`, and `outside()`, the foreign hosts that its processes asked for.
 
-    def __init__(self, folder):
-        self.course = folder / "course"
-        self.hosts = folder / "hosts.txt"
-        self.log = folder / "lab.log"
-        (self.course / "notebooks").mkdir(parents=True)
+    `course` is what it serves, made by `fill`; `options` are for its command line, beside those of `make lab`.
+    """
+
+    options = ""
+    own_cache = True  # for solved exercises; else the one of whoever runs the tests, with what they have downloaded
+
+    def fill(self):
+        """Notebooks that are quick to run."""
         shutil.copytree(
             REPOSITORY / "helpers", self.course / "helpers", ignore=shutil.ignore_patterns("__pycache__", "assets")
         )
+        (self.course / "notebooks").mkdir()
+        shutil.copy(REPOSITORY / "notebooks" / "START.md", self.course / "notebooks")
         cells = [
             nbformat.v4.new_markdown_cell("# Chapter 0\n\n[the widgets](../helpers/course/widgets.py)"),
             nbformat.v4.new_code_cell(CODE.strip()),
@@ -123,6 +128,13 @@ class Lab:
         maps = [cell for cell in first if "course_map()" in cell.source or TABLE[0] in cell.source]
         for name, content in [("play.ipynb", cells), ("map.ipynb", maps), ("ch03_attention.ipynb", chapter)]:
             nbformat.write(nbformat.v4.new_notebook(cells=content, metadata=kernel), self.course / "notebooks" / name)
+
+    def __init__(self, folder):
+        self.course = folder / "course"
+        self.hosts = folder / "hosts.txt"
+        self.log = folder / "lab.log"
+        self.course.mkdir(parents=True)
+        self.fill()
         hook = folder / "hook"
         hook.mkdir()
         (hook / "sitecustomize.py").write_text(WATCH)
@@ -135,15 +147,21 @@ class Lab:
             "JUPYTER_CONFIG_DIR": str(
                 folder / "config"
             ),  # neither the settings of whoever runs this nor theirs changed
+            "JUPYTER_CONFIG_PATH": str(REPOSITORY / ".jupyter"),  # as the Makefile sets it
             "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
             "JUPYTER_DATA_DIR": str(folder / "data"),
             "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
             "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
             "IPYTHONDIR": str(folder / "ipython"),
+            **({"COURSE_CACHE_DIR": str(folder / "cache")} if self.own_cache else {}),
         }
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                lab_command(port), cwd=self.course, env=self.environment, stdout=log, stderr=subprocess.STDOUT
+                lab_command(port, self.options),
+                cwd=self.course,
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
 
     def wait(self):
@@ -254,7 +272,7 @@ def test_a_slider_redraws_its_picture_and_nothing_leaves_the_machine(lab, visit)
 
     page = visit.page
     notebook = run_all(lab, page, "play.ipynb")
-    picture = notebook.locator(".jp-OutputArea-output img")
+    picture = notebook.locator(".jp-OutputArea-output img.widget-image")
     expect(picture).to_be_visible()
     assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 300
     assert notebook.locator(".jp-RenderedText[data-mime-type*=stderr]").count() == 0
@@ -262,7 +280,8 @@ def test_a_slider_redraws_its_picture_and_nothing_leaves_the_machine(lab, visit)
     source = picture.get_attribute("src")
 
     expect(notebook.locator(".widget-readout")).to_have_text("3")
-    handle = notebook.locator(".noUi-handle")
+    expect(picture).to_have_attribute("alt", ALT)
+    handle = notebook.get_by_role("slider", name="height")  # by the name that a screen reader reads out
     handle.focus()
     handle.press("ArrowRight")
     expect(notebook.locator(".widget-readout")).to_have_text("4")
@@ -278,16 +297,53 @@ def test_a_slider_redraws_its_picture_and_nothing_leaves_the_machine(lab, visit)
     assert lab.outside() == []
 
 
-def test_make_lab_opens_on_the_notebooks_and_links_to_helpers_work(lab, visit):
+def test_a_figure_without_its_kernel_says_what_to_do(lab, visit):
+    """After a restart, and when the notebook is opened again; and it is saved as nothing that cannot be shown."""
+    from playwright.sync_api import expect
+
+    page = visit.page
+    notebook = run_all(lab, page, "play.ipynb")
+    expect(notebook.locator("img.widget-image")).to_be_visible()
+    said = notebook.get_by_text("Its kernel is gone: run this cell again.")
+    expect(said).to_be_hidden()
+    page.get_by_role("menuitem", name="Kernel", exact=True).click()
+    page.get_by_role("menuitem", name=re.compile("^Restart Kernel…")).click()
+    page.get_by_role("button", name="Confirm Kernel Restart").click()
+    expect(said).to_be_visible()
+    page.keyboard.press("Control+s")
+    saved = lab.course / "notebooks" / "play.ipynb"
+    page.wait_for_function("() => document.querySelector('.lm-TabBar-tab.jp-mod-dirty') === null")
+    assert "widget-view" not in saved.read_text(encoding="utf-8")
+
+    page.goto(f"{lab.url}/lab/tree/notebooks/play.ipynb?reset&token={TOKEN}")
+    notebook = page.locator(".jp-NotebookPanel:visible")
+    expect(notebook.get_by_text(f"{ALT} Run this cell to use it.")).to_be_visible()
+    assert notebook.get_by_text("model not found").count() == 0
+
+
+def test_make_lab_opens_the_start_page_and_its_links_work(lab, visit):
     from playwright.sync_api import expect
 
     page = visit.page
     page.goto(f"{lab.url}/?token={TOKEN}")  # what the browser is sent to
-    page.wait_for_url("**/lab/tree/notebooks**")
-    row = page.locator(".jp-DirListing-item", has_text="play.ipynb")
-    row.dblclick()
-    link = page.locator(".jp-NotebookPanel:visible").get_by_role("link", name="the widgets")
-    link.click()
+    page.wait_for_url("**/lab/tree/notebooks/START.md**")
+    start = page.locator(".jp-MarkdownViewer:visible")
+    expect(start.get_by_role("heading", name="Start here")).to_be_visible()  # as a page, not as Markdown
+    numbers = [text[:2] for text in start.locator("td:first-child").all_inner_texts()]
+    assert numbers[:12] == [f"{name}." for name in "1234567ABCDE"]  # chapters before appendices
+    expect(page.locator(".jp-DirListing-item", has_text="play.ipynb")).to_be_visible()
+    start.get_by_role("link", name="3. Coding attention").click()
+    expect(page.locator(".jp-NotebookPanel:visible")).to_contain_text("A chapter to arrive at")
+    assert visit.outside() == []
+    assert lab.outside() == []
+
+
+def test_links_to_helpers_work(lab, visit):
+    from playwright.sync_api import expect
+
+    page = visit.page
+    page.goto(f"{lab.url}/lab/tree/notebooks/play.ipynb?reset&token={TOKEN}")
+    page.locator(".jp-NotebookPanel:visible").get_by_role("link", name="the widgets").click()
     expect(page.locator(".jp-FileEditor:visible")).to_contain_text("Interactive figures")
     assert visit.outside() == []
     assert lab.outside() == []

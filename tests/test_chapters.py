@@ -92,8 +92,15 @@ def test_it_loads_by_its_path_with_the_standard_library_alone():
 # README's table
 
 
-def test_the_table_in_readme_is_the_lists():
-    assert tool.lint_table(tool.README) == []
+@pytest.mark.parametrize("page", [tool.README, tool.START], ids=lambda page: page.name)
+def test_the_table_is_the_lists(page):
+    assert tool.lint_table(page) == []
+
+
+def test_the_start_page_leads_to_every_notebook():
+    targets = re.findall(r"\]\(([^)]+)\)", tool.START.read_text(encoding="utf-8"))
+    assert {notebook.file for notebook in NOTEBOOKS} <= set(targets)
+    assert [target for target in targets if not (tool.START.parent / target).is_file()] == []
 
 
 def test_links_makes_the_table_anew_and_leaves_the_rest_alone(tmp_path, monkeypatch):
@@ -125,16 +132,20 @@ def test_a_cell_with_both_comments_gets_the_table_too():
         tool.cell_with_table(start, "ch01.ipynb")
 
 
-def test_without_paths_the_tool_sees_to_readme_too(tmp_path, monkeypatch, capsys):
-    readme = tmp_path / "README.md"
-    readme.write_text("".join(tool.TABLE))
-    monkeypatch.setattr(tool, "README", readme)
+def test_without_paths_the_tool_sees_to_readme_and_start_page_too(tmp_path, monkeypatch, capsys):
+    readme, start = tmp_path / "README.md", tmp_path / "START.md"
+    for page, name in ((readme, "README"), (start, "START")):
+        page.write_text("".join(tool.TABLE))
+        monkeypatch.setattr(tool, name, page)
     monkeypatch.setattr(tool, "all_notebooks", list)
     assert tool.main(["lint"]) == 1
     assert tool.main(["links"]) == 0 and tool.main(["lint"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "README.md: the table is not that of helpers/course/chapters.py: run make links",
+        "START.md: the table is not that of helpers/course/chapters.py: run make links",
         "README.md: stamped",
+        "START.md: stamped",
         "README.md: in order",
+        "START.md: in order",
     ]
-    assert tool.table() in readme.read_text()
+    assert tool.table() in readme.read_text() and tool.table("") in start.read_text()

@@ -24,7 +24,7 @@ def show(monkeypatch, *arguments):
     ((bundle, options),) = bundles
     assert options == {"raw": True}
     view = ipywidgets.widgets.widget._instances[bundle["application/vnd.jupyter.widget-view+json"]["model_id"]]
-    about, window, note, line, buttons, heat, nucleus = view.children
+    about, window, note, line, buttons, heat, nucleus, _foot = view.children
     send, stop, go_on, new = buttons.children
     assert [button.description for button in buttons.children] == ["Send", "Stop", "Continue", "New conversation"]
     return bundle, SimpleNamespace(

@@ -437,3 +437,25 @@ def test_verdicts_read_as_text_and_as_html():
     html = verdict._repr_html_()
     assert "a &lt; b<br>and more" in html and "#D55E00" in html and "Exercise 9.1: not yet." in html
     assert [bool(checks.Verdict(passed, "", "")) for passed in (True, False, None)] == [True, False, False]
+
+
+def test_right_and_wrong_differ_by_more_than_colour():
+    right, wrong, none = (checks.Verdict(passed, "Exercise 9.1", "x")._repr_html_() for passed in (True, False, None))
+    assert "✓" in right and "✗" in wrong and "✓" not in none and "✗" not in none
+    assert "background: rgba(0, 158, 115, 0.15)" in right and "background: rgba(213, 94, 0, 0.15)" in wrong
+
+
+def test_results_stand_under_one_another():
+    message = hint(expect_close, 7.5, 1_234_567, "For  3:", otherwise="")
+    html = checks.Verdict(False, "Exercise 9.1", message)._repr_html_()
+    assert ">expected 1,234,567\ngot      7.5</pre>" in html and "For&nbsp;&nbsp;3:<pre" in html
+    html = checks.Verdict(False, "Exercise 9.1", "expected is less than got, says\nexpected 1 <b>\ngot 2\nNow.")
+    assert ">expected 1 &lt;b&gt;\ngot 2</pre>Now.</div>" in html._repr_html_()
+
+
+def test_nothing_is_escaped_away():
+    """Signs that HTML, Markdown or MathJax would take for their own."""
+    message = "`x < y` costs $5 or $6, <script> & *stars* _here_"
+    html = checks.Verdict(True, "Exercise 9.1", message)._repr_html_()
+    assert "<code>x &lt; y</code>" in html and "&lt;script&gt; &amp; *stars* _here_" in html
+    assert html.count('<span class="mathjax_ignore">$</span>') == 2

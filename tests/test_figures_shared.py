@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers import plots
-from helpers.course.figures import appendix_a, appendix_d, shared
+from helpers.course.figures import appendix_a, appendix_d, appendix_e, ch05, ch07, shared
 
 mpl.use("Agg")
 
@@ -122,3 +122,27 @@ def test_number_formats():
 
 def test_both_appendices_show_the_same_number_formats():
     assert appendix_a.float_formats is appendix_d.number_formats is shared.number_formats
+
+
+class TestStoppedEarly:
+    """Figures of a training's course, after the stop button: with fewer losses than planned, or none."""
+
+    def test_nothing_was_measured(self):
+        empty = plots.nothing_measured().get_label()
+        assert len(empty.split()) > 5
+        assert plots.plot_losses([], [], [], []).get_label() == empty
+        assert ch05.perplexity_curves([], [], [], [], 50257, 900.0).get_label() == empty
+        assert ch07.learning([], [], []).get_label() == empty
+        assert appendix_d.training_run(range(0, 10, 5), [], [], []).get_label() == empty
+        assert appendix_e.loss_curves({"LoRA": ([], []), "all": ([], [])}, 13).get_label() == empty
+        assert plots.png(plots.plot_values([], [], [], []))
+
+    def test_less_than_planned(self):
+        fig = appendix_d.training_run(range(0, 100, 5), [11.0, 4.0], [11.1, 5.0], [0, 1, 2, 3, 2, 1])
+        assert "Losses at 2 updates" in fig.get_label()
+        fig = appendix_e.loss_curves({"LoRA": ([1.0], [1.2]), "all": ([], [])}, 13)
+        assert "LoRA: from 1.00" in fig.get_label() and "all" not in fig.get_label()
+
+    def test_what_was_measured_is_described(self):
+        label = plots.plot_losses([0, 1], [10, 20], [9.0, 1.0], [9.5, 6.5]).get_label()
+        assert "from 9.0 to 1.0" in label and "lowest at 6.5" in label

@@ -4,6 +4,7 @@ Everything happens in a copy of the Makefile in a temporary folder, so that the 
 never touched.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -28,7 +29,7 @@ case "$1 $2" in
         for last; do :; done
         mkdir -p "$last/bin"
         cp "$0" "$last/bin/python"
-        printf '#!/bin/sh\\necho "jupyter $@"\\n' > "$last/bin/jupyter"
+        printf '#!/bin/sh\\necho "$JUPYTER_CONFIG_PATH" > "config path"\\necho "jupyter $@"\\n' > "$last/bin/jupyter"
         chmod +x "$last/bin/jupyter"
         echo "venv" >> log ;;
     "-m pip")
@@ -192,6 +193,17 @@ class TestLab:
         assert "--LabApp.news_url=None" in arguments
         assert "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate" in arguments
 
+    def test_opens_the_start_page_with_the_courses_settings(self, course):
+        line = " ".join(lab_arguments(course))
+        assert "--LabApp.default_url=/lab/tree/notebooks/START.md" in line
+        assert f"--LabApp.app_settings_dir={course.folder}/.jupyter " in line  # a folder with a space in its name
+        assert (course.folder / "config path").read_text().strip() == f"{course.folder}/.jupyter"
+        course.variables["JUPYTER_CONFIG_PATH"] = "/my/own"
+        lab_arguments(course)
+        assert (course.folder / "config path").read_text().strip() == f"{course.folder}/.jupyter:/my/own"
+        settings = json.loads((REPOSITORY / ".jupyter" / "overrides.json").read_text())
+        assert settings["@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"
+
 
 class TestInstallation:
     def test_once(self, course):
@@ -257,6 +269,12 @@ class TestOtherTargets:
         assert words[:2] == ["python", "pytest"] and words[-3:] == ["-x", "-k", "gpt"]
         # What ARGS says comes later and counts, as in ARGS="-n 0".
         assert " ".join(words[2:-3]) == "-n auto --dist loadscope --no-loadscope-reorder"
+
+    def test_in_the_browser(self, course):
+        course.add_python("python3")
+        words = course.make("test-browser", "ARGS=-k ch03").stdout.splitlines()[-1].split()
+        assert words[:2] == ["python", "pytest"] and words[-2:] == ["-k", "ch03"]
+        assert " ".join(words[2:-2]) == "-n 2 --dist load --maxschedchunk 1 -m whole tests"
 
     def test_blank(self, course):
         """Copies elsewhere: nbconvert's own --clear-output would empty the notebooks themselves."""

@@ -299,6 +299,24 @@ def test_a_notebook_that_is_not_in_the_list_is_refused(course, monkeypatch):
     ]
 
 
+def test_a_notebook_leads_to_the_next(course, tmp_path, monkeypatch):
+    records = [record("8", "An earlier chapter"), record("9", "A sample", needs=("8",)), record("10", "The end")]
+    monkeypatch.setattr("tests.notebooks.NOTEBOOKS", records)
+    (course.path.parent / "ch10_end.ipynb").touch()
+    nb = sample()
+    missing = ["the last cell has no link to the next notebook, ch10_end.ipynb: run make links"]
+    assert course(nb) == missing
+    monkeypatch.setattr("tests.notebooks.all_notebooks", lambda root: [course.path])
+    assert links(course.path, tmp_path) and lint(course.path, tmp_path) == []
+    line = "**Next:** [Chapter 10: The end](ch10_end.ipynb)."
+    assert read(course.path).cells[END].source.endswith(f"\n\n{line}") and not links(course.path, tmp_path)
+    source(END, "More.", "More in [chapter 10](ch10_end.ipynb).")(nb)
+    assert course(nb) == [] and not links(course.path, tmp_path)  # a link of the author's is enough
+    source(END, "More in", "**Next:** [Old](ch08_old.ipynb).\n\nMore in")(nb)
+    course(nb)
+    assert links(course.path, tmp_path) and line in read(course.path).cells[END].source
+
+
 def test_a_notebook_named_by_a_link_counts_as_named(course):
     nb = sample()
     source(TITLE, "Chapter 8", "The [earlier one](ch08_chapter.ipynb)")(nb)

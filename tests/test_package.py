@@ -46,7 +46,7 @@ TAUGHT = {
 }
 
 # Where a module comes from that is not named as its distribution, or that comes with another one.
-COMES_WITH = {"IPython": "ipywidgets", "PIL": "matplotlib"}
+COMES_WITH = {"IPython": "ipywidgets", "PIL": "matplotlib", "filelock": "huggingface_hub"}
 
 
 def module_names():

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import torch
 from helpers import GPT_CONFIG_124M, PROFILES, GPTModel, get_device, get_profile
 from helpers.settings import bfloat16_is_native
 from helpers.texts import BOOK_FILES, EMBEDDED_TEXTS
+from tests.nbval_numbers import WIDGET
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -188,3 +190,31 @@ def test_memory_settings_of_the_process_change_only_when_asked(asked, calls):
     lines = done.stdout.splitlines()
     assert lines.count("mallopt") == calls
     assert lines.count("False") == 1  # the module that could was not even imported
+
+
+class TestServerConfig:
+    """The hook in .jupyter that `make lab` gives to JupyterLab's server."""
+
+    def hook(self):
+        config = SimpleNamespace(FileContentsManager=SimpleNamespace())
+        path = REPOSITORY / ".jupyter" / "jupyter_server_config.py"
+        exec(path.read_text(encoding="utf-8"), {"get_config": lambda: config})
+        return config.FileContentsManager.pre_save_hook
+
+    @pytest.mark.parametrize(
+        ("data", "saved"),
+        [
+            ({"text/plain": "A figure."}, {"text/plain": "A figure."}),
+            ({WIDGET: {}, "text/plain": "A figure."}, {"text/plain": "A figure. Run this cell to use it."}),
+            ({WIDGET: {}, "text/plain": ["A ", "bar."]}, {"text/plain": "A bar. Run this cell to use it."}),
+            ({WIDGET: {}}, {"text/plain": ""}),
+        ],
+    )
+    def test_widgets_are_saved_as_their_description(self, data, saved):
+        outputs = [{"output_type": "display_data", "data": data}, {"output_type": "stream", "text": "x"}]
+        cells = [{"cell_type": "code", "outputs": outputs}, {"cell_type": "markdown"}]
+        self.hook()(model={"type": "notebook", "content": {"cells": cells}}, path="a.ipynb", contents_manager=None)
+        assert outputs[0]["data"] == saved
+
+    def test_other_files_are_left_alone(self):
+        self.hook()(model={"type": "file", "content": "text"}, path="a.txt", contents_manager=None)

@@ -33,7 +33,14 @@ def picture_of(bundle):
     """The view that a bundle names, and the picture in it."""
     model_id = bundle["application/vnd.jupyter.widget-view+json"]["model_id"]
     view = ipywidgets.widgets.widget._instances[model_id]
-    return view, view.children[-1]
+    *_, _problem, picture, _foot = view.children
+    return view, picture
+
+
+def problem_of(bundle):
+    """What a widget says of a redraw that failed."""
+    model_id = bundle["application/vnd.jupyter.widget-view+json"]["model_id"]
+    return ipywidgets.widgets.widget._instances[model_id].children[-3].value
 
 
 class TestControls:
@@ -78,7 +85,7 @@ class TestPlay:
         assert bundle["text/plain"] == ALT
         assert options == {"raw": True}
         view, picture = picture_of(bundle)
-        assert view.children == (slider, picture)
+        assert view.children[:1] == (slider,) and picture in view.children
         assert Image.open(io.BytesIO(picture.value)).format == "PNG"
         assert picture.value == plots.png(bar(3))
 
@@ -106,6 +113,37 @@ class TestPlay:
             widgets.play(bar, alt=ALT, depth=widgets.slider("depth", 1, 9, 1, 3))
         assert shown == []
 
+    def test_as_wide_as_the_static_figure(self, shown, monkeypatch):
+        widgets.play(bar, alt=ALT, height=widgets.slider("height", 1, 9, 1, 3))
+        _, picture = picture_of(shown[0][0])
+        static = []
+        monkeypatch.setattr(plots, "display", lambda bundle, **_: static.append(bundle["text/html"]))
+        plots.show(bar(3), alt=ALT)
+        assert f'width="{picture.width}"' in static[0]
+
+    def test_an_error_in_a_redraw_is_shown_until_the_next_one_succeeds(self, shown):
+        def fragile(height):
+            if height == 7:
+                raise ValueError("no <bar> of 7")
+            return bar(height)
+
+        slider = widgets.slider("height", 1, 9, 1, 3)
+        widgets.play(fragile, alt=ALT, height=slider)
+        _, picture = picture_of(shown[0][0])
+        before = picture.value
+        assert problem_of(shown[0][0]) == ""
+        slider.value = 7
+        said = problem_of(shown[0][0])
+        assert "This could not be drawn: ValueError: no &lt;bar&gt; of 7" in said
+        assert "raise ValueError(&quot;no &lt;bar&gt; of 7&quot;)" in said and picture.value == before
+        slider.value = 8
+        assert problem_of(shown[0][0]) == "" and picture.value == plots.png(bar(8))
+
+    def test_it_says_what_to_do_when_the_kernel_is_gone(self, shown):
+        widgets.play(bar, alt=ALT, height=widgets.slider("height", 1, 9, 1, 3))
+        view, _ = picture_of(shown[0][0])
+        assert "run this cell again" in view.children[-1].value
+
 
 class TestBrowse:
     def test_rewrites_when_a_control_changes(self, shown):
@@ -114,7 +152,7 @@ class TestBrowse:
         ((bundle, options),) = shown
         assert (bundle["text/plain"], options) == (ALT, {"raw": True})
         view, page = picture_of(bundle)
-        assert view.children == (kind, word, page)
+        assert view.children[:2] == (kind, word) and page in view.children
         assert page.value == "<p>book: </p>"
         word.value = "adam"
         assert page.value == "<p>book: adam</p>"

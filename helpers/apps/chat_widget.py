@@ -37,7 +37,8 @@ class ChatWidget:
         )
         about = ipywidgets.HTML(f"{html.escape(chat.about())} Enter sends.")
         buttons = ipywidgets.HBox([self.send, self.stop, self.go_on, self.new])
-        self.view = ipywidgets.VBox([about, window, self.note, self.line, buttons, self.heat, self.nucleus])
+        parts = [about, window, self.note, self.line, buttons, self.heat, self.nucleus, widgets.foot()]
+        self.view = ipywidgets.VBox(parts)
         self.line.on_msg(self._entered)
         self.send.on_click(lambda _: self._begin(self._sent()))
         self.go_on.on_click(lambda _: self._begin(self._write("")))

@@ -1,8 +1,9 @@
 """The one list of notebooks, in the order of the course.
 
-README's table, chapter 1's map, appendix B's groups, the setup check's times and the tests are made from it: a new
-notebook needs one record here, and `make links` for README's table. setup_check.py runs this file by its path where
-nothing is installed, so only the standard library may be imported here.
+README's table and that of the start page, chapter 1's map, appendix B's groups, the setup check's times and the tests
+are made from it: a new notebook needs one record here, and `make links` for both tables and the way from one notebook
+to the next. setup_check.py runs this file by its path where nothing is installed, so only the standard library may be
+imported here.
 """
 
 from __future__ import annotations

@@ -79,6 +79,11 @@ def png(fig: Figure) -> bytes:
     return small.getvalue()
 
 
+def width_of(data: bytes) -> int:
+    """How many pixels wide `png`'s result is shown; it is drawn finer than that."""
+    return round(Image.open(io.BytesIO(data)).width * _DISPLAY_DPI / _DPI)
+
+
 def describe(fig: Figure, alt: str) -> Figure:
     """Give a figure its alternative text, which says in words what it shows; `show` hands it on. Returns the figure."""
     fig.set_label(alt)
@@ -98,6 +103,13 @@ def show(fig: Figure, alt: str = "") -> None:
     data = base64.b64encode(png(fig)).decode()
     image = f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt)}" width="{width}" height="{height}">'
     display({"text/html": image, "text/plain": alt}, raw=True)
+
+
+def nothing_measured() -> Figure:
+    """What a figure of a training's course shows if the training was stopped before anything was measured."""
+    fig, ax = canvas(6, 1)
+    write(ax, 3, 0.5, "The training was stopped before anything was measured: run its cell again.", fontsize=10)
+    return describe(fig, "No curves: the training was stopped before anything was measured. Run its cell again.")
 
 
 def heatmap(
@@ -193,7 +205,15 @@ def plot_losses(
     val_losses: Sequence[float],
 ) -> Figure:
     """Training and validation loss over epochs, with tokens seen along the top (section 5.2). Show it with `show`."""
-    return _two_curves(epochs_seen, tokens_seen, train_losses, val_losses, "loss (nats per token)", "tokens seen")
+    if not train_losses:
+        return nothing_measured()
+    fig = _two_curves(epochs_seen, tokens_seen, train_losses, val_losses, "loss (nats per token)", "tokens seen")
+    return describe(
+        fig,
+        f"Line plot over epochs: the training loss goes from {train_losses[0]:.1f} to {train_losses[-1]:.1f}. The "
+        f"validation loss begins at {val_losses[0]:.1f}, is lowest at {min(val_losses):.1f}, and ends at "
+        f"{val_losses[-1]:.1f}.",
+    )
 
 
 def plot_values(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import traceback
 from collections.abc import Callable, Sequence
 
 import ipywidgets
@@ -10,7 +12,22 @@ from matplotlib.figure import Figure
 
 from . import plots
 
-Control = tuple[float, float, float] | Sequence[str]
+# What `foot` shows. Its words are seen only where ipywidgets marks a widget as disconnected. The picture, which is
+# none, gives figures and the handles of sliders the names that ipywidgets leaves them without; there is no other place
+# from where a widget can say how its neighbours are to be read out.
+_FOOT = """<style>
+.course-dead { display: none; }
+.jupyter-widgets-disconnected .course-dead { display: block; font-style: italic; }
+</style><span class="course-dead">Its kernel is gone: run this cell again.</span>
+<img alt="ABOUT" hidden src="data:," onerror="
+  const name = () => {
+    const box = this.closest('.widget-vbox');
+    box?.querySelectorAll('.widget-image').forEach(figure => figure.setAttribute('alt', this.alt));
+    box?.querySelectorAll('.widget-slider').forEach(slider =>
+      slider.querySelector('[role=slider]')?.setAttribute('aria-label', slider.querySelector('label').textContent));
+  };
+  name(); setTimeout(name, 500);
+">"""
 
 
 def slider(name: str, low: float, high: float, step: float, value: float, live: bool = False) -> ipywidgets.Widget:
@@ -35,7 +52,7 @@ def text(name: str) -> ipywidgets.Widget:
 
 def _label(name: str) -> dict:
     wide = ipywidgets.Layout(width="420px")
-    return {"description": name, "layout": wide, "style": {"description_width": "140px"}}
+    return {"description": name, "tooltip": name, "layout": wide, "style": {"description_width": "140px"}}
 
 
 def play(draw: Callable[..., Figure], alt: str, **controls: ipywidgets.Widget) -> None:
@@ -45,7 +62,13 @@ def play(draw: Callable[..., Figure], alt: str, **controls: ipywidgets.Widget) -
     widget wherever widgets do not run. Put a static figure (`plots.show`) under it for readers of the page.
     """
     picture = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%", object_fit="contain"))
-    _show_under(picture, lambda **values: plots.png(draw(**values)), alt, controls)
+
+    def redraw(**values) -> None:
+        data = plots.png(draw(**values))
+        picture.width = str(plots.width_of(data))  # as wide as the static figure
+        picture.value = data
+
+    _show_under(picture, redraw, alt, controls)
 
 
 def browse(write: Callable[..., str], alt: str, **controls: ipywidgets.Widget) -> None:
@@ -55,7 +78,20 @@ def browse(write: Callable[..., str], alt: str, **controls: ipywidgets.Widget) -
     a static version under it for readers of the page.
     """
     page = ipywidgets.HTML(layout=ipywidgets.Layout(max_height="480px", overflow="auto"))
-    _show_under(page, write, alt, controls)
+
+    def rewrite(**values) -> None:
+        page.value = write(**values)
+
+    _show_under(page, rewrite, alt, controls)
+
+
+def foot(alt: str = "") -> ipywidgets.Widget:
+    """The last line of a box of widgets: it says what to do where no kernel answers any more, else nothing.
+
+    That is so after a restart, and in a notebook that was closed and opened again. A figure in the box is described by
+    `alt`.
+    """
+    return ipywidgets.HTML(_FOOT.replace("ABOUT", html.escape(alt)))
 
 
 def show(view: ipywidgets.Widget, alt: str) -> None:
@@ -63,13 +99,29 @@ def show(view: ipywidgets.Widget, alt: str) -> None:
     display({**view._repr_mimebundle_(), "text/plain": alt}, raw=True)
 
 
-def _show_under(part: ipywidgets.Widget, make: Callable, alt: str, controls: dict[str, ipywidgets.Widget]) -> None:
-    """Show a widget under controls from whose values its own value is made, now and whenever one changes."""
+def _show_under(part: ipywidgets.Widget, remake: Callable, alt: str, controls: dict[str, ipywidgets.Widget]) -> None:
+    """Show a widget under controls; `remake(**values)` gives it its content, now and whenever a value changes.
 
-    def remake(_change=None) -> None:
-        part.value = make(**{name: control.value for name, control in controls.items()})
+    What stops `remake` now is raised; later it is shown above the content, which stays as it was.
+    """
+    problem = ipywidgets.HTML()
 
+    def changed(_change=None) -> None:
+        try:
+            remake(**{name: control.value for name, control in controls.items()})
+            problem.value = ""
+        except Exception as error:
+            problem.value = _told(error)
+
+    remake(**{name: control.value for name, control in controls.items()})
     for control in controls.values():
-        control.observe(remake, names="value")
-    remake()
-    show(ipywidgets.VBox([*controls.values(), part]), alt)
+        control.observe(changed, names="value")
+    show(ipywidgets.VBox([*controls.values(), problem, part, foot(alt)]), alt)
+
+
+def _told(error: Exception) -> str:
+    """An error in a redraw, with the line of the notebook or of `helpers` where it came from."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    line = f" (line {place.lineno}: {place.line})" if place.line else ""
+    message = html.escape(f"This could not be drawn: {type(error).__name__}: {error}{line}")
+    return f'<div role="alert" style="border-left: 6px solid #D55E00; padding: 0.3em 0.8em">{message}</div>'

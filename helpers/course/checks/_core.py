@@ -14,7 +14,7 @@ import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from ...files import first_line
+from .. import progress
 
 QUIZZES = Path(__file__).parents[2] / "assets" / "quizzes"  # the self-tests' questions, one file per notebook
 FEWEST_OPTIONS = 3  # of a question; with two, half of all guesses would be right
@@ -32,11 +33,15 @@ _SEED = 1  # of what a check draws from PyTorch's global generator, such as a la
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome of a check. `passed` is None while there is no answer; `bool(verdict)` is true only when right."""
+    """The outcome of a check. `passed` is None while there is no answer; `bool(verdict)` is true only when right.
+
+    `counted` says how many of the notebook's exercises are solved, where that is kept.
+    """
 
     passed: bool | None
     title: str
     message: str
+    counted: str = ""
 
     def __bool__(self) -> bool:
         return self.passed is True
@@ -46,15 +51,48 @@ class Verdict:
         return f"{self.title}: {state}."
 
     def __repr__(self) -> str:
-        return f"{self._headline()} {self.message}"
+        return f"{self._headline()} {self.message}" + (f"\n{self.counted}" if self.counted else "")
 
     def _repr_html_(self) -> str:
-        color = {True: "#009E73", False: "#D55E00", None: "#767676"}[self.passed]
-        text = html.escape(self.message).replace("\n", "<br>")
+        if self.passed is None:
+            look, mark, text = f"border-left: 4px solid {_GREY}", "", html.escape(self.message)
+        else:
+            color, tint, sign = _LOOKS[self.passed]
+            look = f"border-left: 6px solid {color}; background: {tint}"
+            mark = f'<b style="color: {color}">{sign}</b> '
+            text = _as_html(self.message) + (f"<br><small>{_as_html(self.counted)}</small>" if self.counted else "")
         return (
-            f'<div role="status" style="border-left: 4px solid {color}; padding: 0.3em 0.8em">'
-            f"<b>{html.escape(self._headline())}</b> {text}</div>"
+            f'<div role="status" style="{look}; padding: 0.3em 0.8em">'
+            f"{mark}<b>{html.escape(self._headline())}</b> {text}</div>"
         )
+
+
+_GREY = "#767676"
+_LOOKS = {True: ("#009E73", "rgba(0, 158, 115, 0.15)", "✓"), False: ("#D55E00", "rgba(213, 94, 0, 0.15)", "✗")}
+_SIDES = re.compile(r"^expected .*\n(?: .*\n)*got .*(?:\n .*)*\n?", re.MULTILINE)  # results, one under the other
+
+
+def _as_html(message: str) -> str:
+    """A message as HTML that shows every character of it.
+
+    Results that are to be compared stand under one another, code in backticks is set as code, and a dollar stays a
+    dollar where JupyterLab would begin a formula.
+    """
+    parts, end = [], 0
+    for sides in _SIDES.finditer(message):
+        parts += [_prose(message[end : sides.start()].removesuffix("\n")), _columns(sides[0])]
+        end = sides.end()
+    return "".join([*parts, _prose(message[end:])])
+
+
+def _columns(text: str) -> str:
+    return f'<pre style="margin: 0.3em 0; background: none; white-space: pre-wrap">{html.escape(text.rstrip())}</pre>'
+
+
+def _prose(text: str) -> str:
+    lines = html.escape(text).replace("$", '<span class="mathjax_ignore">$</span>')
+    lines = re.sub("  +", lambda gap: "&nbsp;" * len(gap[0]), lines)
+    return re.sub("`([^`\n]+)`", r"<code>\1</code>", lines).replace("\n", "<br>")
 
 
 class Hint(Exception):
@@ -137,6 +175,9 @@ def exercise(
 
         @functools.wraps(check)
         def checker(*answers: Any, **named: Any) -> Verdict:
+            return _counted(judge(*answers, **named))
+
+        def judge(*answers: Any, **named: Any) -> Verdict:
             given = [*answers, *named.values()]
             if not given or any(answer is None or answer is ... for answer in given):
                 return Verdict(None, title, NO_ANSWER)
@@ -160,6 +201,13 @@ def exercise(
         return checker
 
     return register
+
+
+def _counted(verdict: Verdict) -> Verdict:
+    """The verdict, after it has been kept among those that `checks.progress()` shows."""
+    if verdict.passed is None:
+        return verdict
+    return replace(verdict, counted=progress.count(verdict.title, verdict.passed))
 
 
 def _guarded(answer: Any, signature: str, may_return_none: bool) -> Any:
@@ -389,9 +437,9 @@ def self_test(chapter: str, notebook: str) -> Callable[..., Verdict]:
         given = dict(zip(names, answers, strict=False)) | named
         if len(answers) > len(names) or not set(given) <= set(names):
             raise TypeError(f"{grader.__name__} has the questions {', '.join(names)}")
-        title = f"Self-test {chapter.upper() if len(chapter) == 1 else chapter}"
-        return grade(title, questions, [given.get(name) for name in names])
+        return _counted(grade(grader.title, questions, [given.get(name) for name in names]))
 
+    grader.title = f"Self-test {chapter.upper() if len(chapter) == 1 else chapter}"
     grader.__name__ = grader.__qualname__ = f"self_test_{chapter}"
     SELF_TESTS[notebook] = grader
     return grader

@@ -121,7 +121,13 @@ def outlier(losses: Mapping[str, Mapping[str, Sequence[float]]], at: int) -> Fig
 def training_run(
     updates: Sequence[int], train_losses: Sequence[float], val_losses: Sequence[float], rates: Sequence[float]
 ) -> Figure:
-    """Training and validation loss at some `updates`, above the learning rate of every update."""
+    """Training and validation loss at some `updates`, above the learning rate of every update.
+
+    Of a training that was stopped early there are fewer losses than updates.
+    """
+    if not train_losses:
+        return plots.nothing_measured()
+    updates = updates[: len(train_losses)]
     fig, (above, below) = plots.subplots(6.4, 4.2, 2, 1, sharex=True, height_ratios=[3, 1])
     above.plot(updates, train_losses, marker="o", ms=3.5, label="training")
     above.plot(updates, val_losses, marker="s", ms=3.5, linestyle="--", label="validation")

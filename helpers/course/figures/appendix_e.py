@@ -65,6 +65,9 @@ def parameter_counts(rank: int = 16, in_dim: int = 768, out_dim: int = 768) -> F
 
 def loss_curves(runs: Mapping[str, tuple[Sequence[float], Sequence[float]]], every: int) -> Figure:
     """Training and validation losses of several runs, evaluated every so many updates from update 0 on."""
+    runs = {name: pair for name, pair in runs.items() if pair[0]}  # none, if a training was stopped at once
+    if not runs:
+        return plots.nothing_measured()
     fig, axes = plots.subplots(7, 2.9, 1, 2, sharey=True)
     top = 1.08 * max(max(losses) for pair in runs.values() for losses in pair)
     said = []

@@ -143,6 +143,8 @@ def perplexity_curves(
 
     `counted` is the perplexity, on the validation text, of a model that only counts tokens.
     """
+    if not train_losses:
+        return plots.nothing_measured()
     fig, ax = subplots(6.6, 3.8)
     train, val = np.exp(train_losses), np.exp(val_losses)
     ax.fill_between(

@@ -183,6 +183,8 @@ def _two_lines(text: str) -> str:
 
 def learning(updates: Sequence[int], train: Sequence[float], val: Sequence[float]) -> Figure:
     """Training and validation loss over the updates made, with a star where the validation loss is lowest."""
+    if not updates:
+        return plots.nothing_measured()
     fig, ax = subplots(6.4, 3.2)
     ax.plot(updates, train, "o-", ms=4, color=plots.BLUE, label="training")
     ax.plot(updates, val, "s--", ms=4, color=plots.ORANGE, label="validation")

@@ -20,7 +20,7 @@ GIB_PER_WORKER = 3  # what a worker and its kernel hold: 3.8 GiB for a moment, w
 LONG = (
     "distributed browser published_numbers benchmarks book_profile make_course_model nbval_numbers pretrained judges "
 )
-LONG += "faults properties browser_chat"
+LONG += "faults properties browser_chat site"
 
 
 @pytest.hookimpl(optionalhook=True)

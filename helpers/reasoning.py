@@ -1,4 +1,4 @@
-"""Four ways to a model that reasons, on sums of digits that a small GPT learns in seconds (bonus notebook on reasoning).
+"""Four ways to a model that reasons, on sums of digits that a small GPT learns in seconds (bonus notebook).
 
 A question is DIGITS digits and a colon, "478531:"; asked for is the last digit of their sum. An answer may write down
 the last digits of running sums first, and then an equals sign, the result and a full stop: "19478=8." or, without steps,
@@ -27,13 +27,14 @@ DIGITS = 6
 CONTEXT = 2 * DIGITS + 3  # the question, at most DIGITS - 1 steps, and ":", "=", the result and "."
 TEST_SIZE = 1000
 
-# How many steps people write down: half of them none at all, the others 1, 2 ... DIGITS - 1 equally often.
-HABITS = [0.5] + [0.5 / (DIGITS - 1)] * (DIGITS - 1)
-CARELESS = 0.1  # the share of their steps that are wrong
+# How many steps people write down: six in ten none, a quarter all, the others stop somewhere.
+HABITS = [0.6] + [0.15 / (DIGITS - 2)] * (DIGITS - 2) + [0.25]
+CARELESS = 0.1  # the share of their steps that are wrong by chance
+LARGE, MISTAKEN = 7, 0.65  # the share of steps that are one too high where both digits are LARGE or more
 
 # The recipes, which the notebook and `helpers.make.reasoning` share.
-BATCH, BASE_UPDATES, BASE_RATE = 128, 450, 4e-3
-RL_UPDATES, RL_RATE = 60, 1e-3
+BATCH, BASE_UPDATES, BASE_RATE = 128, 800, 4e-3
+RL_UPDATES = 30
 COLD_SIZE, COLD_UPDATES, TUNING_RATE = 64, 20, 1e-3
 
 BASE_SIZE = {"emb_dim": 64, "n_heads": 4, "n_layers": 1}
@@ -66,33 +67,40 @@ def held_out() -> torch.Tensor:
 
 def draw_questions(count: int, generator: torch.Generator) -> torch.Tensor:
     """Random questions, int64 (count, DIGITS), none of which is held out."""
-    numbers = torch.randint(10**DIGITS, (count + 100,), generator=generator)  # a few are held out
+    spare = max(100, count // 100)  # one in a thousand is held out
+    numbers = torch.randint(10**DIGITS, (count + spare,), generator=generator)
     return to_digits(numbers[~torch.isin(numbers, _TEST_NUMBERS)][:count])
 
 
 def write_out(
-    questions: torch.Tensor, steps: torch.Tensor, careless: float = 0.0, generator: torch.Generator | None = None
+    questions: torch.Tensor, steps: torch.Tensor, slips: bool = False, generator: torch.Generator | None = None
 ) -> torch.Tensor:
     """Questions (B, DIGITS) with answers that write the first `steps` (B,) running sums: int64 (B, CONTEXT).
 
-    With a probability of `careless`, a step that is written is wrong, and all that follows builds on it. Rows are
-    filled up with END.
+    With `slips`, a step that is written may be wrong: by CARELESS anything else, or, where two large digits are added,
+    by MISTAKEN one too high. All that follows builds on it. Rows are filled up with END.
     """
+    sums = [questions[:, 0]]  # the last digit after 1, 2 ... digits
+    for place in range(1, DIGITS):
+        before, digit = sums[-1], questions[:, place]
+        result = before + digit
+        if slips:
+            large = (before >= LARGE) & (digit >= LARGE)
+            by_chance = torch.randint(1, 10, result.shape, generator=generator)
+            made = torch.rand(result.shape, generator=generator) < torch.where(large, MISTAKEN, CARELESS)
+            result = result + torch.where(large, 1, by_chance) * (made & (place <= steps))
+        sums.append(result % 10)
     places = torch.arange(DIGITS + 2)  # of what follows the colon
-    slips = torch.randint(1, 10, (len(questions), DIGITS - 1), generator=generator)
-    made = torch.rand(len(questions), DIGITS - 1, generator=generator) < careless
-    slips = slips * (made & (places[: DIGITS - 1] < steps[:, None]))
-    sums = (questions + F.pad(slips, (1, 0))).cumsum(dim=1) % 10  # (B, DIGITS): after 1, 2 ... digits
-    answers = F.pad(sums[:, 1:], (0, 3), value=END)  # (B, DIGITS + 2)
+    answers = F.pad(torch.stack(sums[1:], dim=1), (0, 3), value=END)  # (B, DIGITS + 2)
     answers = answers.masked_fill(places >= steps[:, None], END)
-    answers = answers.scatter(1, steps[:, None], EQUALS).scatter(1, steps[:, None] + 1, sums[:, -1:])
+    answers = answers.scatter(1, steps[:, None], EQUALS).scatter(1, steps[:, None] + 1, sums[-1][:, None])
     return torch.cat((F.pad(questions, (0, 1), value=COLON), answers), dim=1)
 
 
 def people_write(count: int, generator: torch.Generator) -> torch.Tensor:
     """Random questions answered as people do, often without steps and at times wrongly: int64 (count, CONTEXT)."""
     steps = torch.multinomial(torch.tensor(HABITS), count, replacement=True, generator=generator)
-    return write_out(draw_questions(count, generator), steps, CARELESS, generator)
+    return write_out(draw_questions(count, generator), steps, True, generator)
 
 
 def is_written(answers: torch.Tensor) -> torch.Tensor:
@@ -238,7 +246,7 @@ def train_grpo(
     updates: int,
     reward: Reward = right_answer,
     seed: int = 123,
-    lr: float = RL_RATE,
+    lr: float = 1e-3,
     questions: int = 32,
     samples: int = 8,
 ) -> list[dict[str, float]]:

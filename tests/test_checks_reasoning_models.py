@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
-import torch
 
 from helpers import checks
 from helpers.reasoning import group_advantages
@@ -51,7 +50,7 @@ def best_single(answers, weights):
 
 
 def smallest_first(answers, weights):
-    totals = {answer: 0.0 for answer in sorted({answer for answer in answers if answer is not None})}
+    totals = dict.fromkeys(sorted({answer for answer in answers if answer is not None}), 0.0)
     for answer, weight in zip(answers, weights, strict=True):
         if answer is not None:
             totals[answer] += weight
@@ -228,7 +227,7 @@ WRONG = {
 }
 
 # What would give a solution away.
-SECRETS = ["fullmatch", "setdefault", "keepdim", "=0=1"]
+SECRETS = ["fullmatch", "setdefault", "keepdim"]
 
 
 @pytest.mark.parametrize(("number", "answer"), RIGHT)

@@ -36,7 +36,10 @@ def no_warnings():
         (lambda: figures.by_samples({"a": CURVES, "b": CURVES}), ["a: vote from 0.25 to 0.50", "b: vote"]),
         (
             lambda: figures.training({"pure": HISTORY}),
-            ["pure: share right from 0.25 to 0.19, tokens per answer from 4.00 to 6.00", "from 0.75 to 0.50 in 2 updates"],
+            [
+                "pure: share right from 0.25 to 0.19, tokens per answer from 4.00 to 6.00",
+                "from 0.75 to 0.50 in 2 updates",
+            ],
         ),
         (lambda: figures.training({"a": HISTORY, "b": HISTORY}), ["a: share", "b: share"]),
         (

@@ -18,7 +18,6 @@ import copy
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,7 +29,7 @@ from .commands import run
 
 MAX_SAMPLES = 32
 LENGTH_SEEDS = (123, 124, 125)
-LENGTH_UPDATES = 500
+LENGTH_UPDATES = 400
 
 
 def measure(model: torch.nn.Module, spent: float, samples: int = MAX_SAMPLES) -> dict[str, Any]:
@@ -105,8 +104,8 @@ def ways(options: argparse.Namespace) -> None:
     supervised(tuned_long, draw, budget, reasoning.TUNING_RATE)
     note("written solutions, longer", tuned_long, budget)
     both = copy.deepcopy(tuned)
-    share = (budget - spent) / budget
-    history = reasoning.train_grpo(both, round(share * reasoning.RL_UPDATES), seed=seed)
+    one = reasoning.gflop(both, generated=1, trained=1) * 32 * 8 * reasoning.CONTEXT  # an update, all steps written
+    history = reasoning.train_grpo(both, max(1, round((budget - spent) / one)), seed=seed)
     note("written solutions, then reinforcement", both, spent + reasoning.rl_gflop(both, history))
 
     student = reasoning.train_base(seed, **reasoning.STUDENT_SIZE)
@@ -116,9 +115,9 @@ def ways(options: argparse.Namespace) -> None:
     supervised(distilled, reasoning.drawing_from(lessons, seed), budget - writing, reasoning.TUNING_RATE)
     note("student, distilled", distilled, budget)
     alone = copy.deepcopy(student)
-    one = reasoning.rl_gflop(alone, reasoning.train_grpo(copy.deepcopy(student), 1, seed=seed))
-    reasoning.train_grpo(alone, round(budget / one), seed=seed)
-    note("student, reinforcement", alone, budget)
+    one = reasoning.gflop(student, generated=1, trained=1) * 32 * 8 * reasoning.CONTEXT
+    history = reasoning.train_grpo(alone, max(1, round(budget / one)), seed=seed)
+    note("student, reinforcement", alone, reasoning.rl_gflop(alone, history))
     save("ways", str(seed), results)
 
 

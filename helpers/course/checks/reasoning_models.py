@@ -75,9 +75,7 @@ def _last_of_ties(answers: Sequence[int | None], weights: Sequence[float]) -> in
 
 def _mean_weight(answers: Sequence[int | None], weights: Sequence[float]) -> int | None:
     counts = {given: answers.count(given) for given in answers}
-    return _weighted_vote(
-        answers, [weight / counts[given] for given, weight in zip(answers, weights, strict=True)]
-    )
+    return _weighted_vote(answers, [weight / counts[given] for given, weight in zip(answers, weights, strict=True)])
 
 
 _VOTING_SLIPS = {
@@ -130,7 +128,7 @@ def exercise_reasoning_2(answer: Callable[[torch.Tensor], torch.Tensor]) -> str:
                 "How many rewards are in the mean of the others?",
             ),
         ]
-        if questions == samples:
+        if questions > 1:
             across = rewards - (rewards.sum(dim=0) - rewards) / (questions - 1)
             slips.append((across, "You take the others of a column; the samples of a question are in a row."))
         (given,) = copies([rewards])

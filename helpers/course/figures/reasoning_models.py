@@ -1,4 +1,4 @@
-"""Pictures for the bonus notebook on reasoning models: steps, samples and compute, rewards over updates, the four ways."""
+"""Pictures for the bonus notebook on reasoning models: steps, samples, rewards over updates, the four ways."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def sum_in_steps(digits: Sequence[int] = (4, 7, 8, 5, 3, 1)) -> Figure:
     return describe(
         fig,
         f"The digits {shown} and two ways to the last digit of their sum, {sums[-1]}. With steps, each running sum, "
-        f"{written}, is made from the one before and one digit. Without, one arrow leads from all digits to the result.",
+        f"{written}, is made from the one before and one digit. Without, one arrow leads from all digits to it.",
     )
 
 
@@ -79,7 +79,9 @@ def by_steps(rows: Mapping[int, Mapping[str, float]]) -> Figure:
             write(ax, step, height + 0.04, f"{height:.2f}", fontsize=9)
         ax.set(title=title, xlabel="steps written", ylim=(0, 1.1), xticks=steps)
     right.axhline(GUESS, color=GREY, lw=1, ls=":")
-    parts = [f"{step} steps: {share:.2f}, {good:.2f} right" for step, share, good in zip(steps, shares, rights, strict=True)]
+    parts = [
+        f"{step} steps: {share:.2f}, {good:.2f} right" for step, share, good in zip(steps, shares, rights, strict=True)
+    ]
     return describe(fig, f"Bars by the number of steps written, share of the answers: {'; '.join(parts)}.")
 
 
@@ -95,7 +97,8 @@ def by_length(runs: Mapping[str, Mapping[int, Sequence[float]]]) -> Figure:
     ax.set(xlabel="digits to add", ylabel="share right", ylim=(0, 1.05), xticks=list(lengths))
     ax.legend(loc="center right")
     parts = [
-        f"{name}: " + ", ".join(f"{length} digits {sum(values) / len(values):.2f}" for length, values in lengths.items())
+        f"{name}: "
+        + ", ".join(f"{length} digits {sum(values) / len(values):.2f}" for length, values in lengths.items())
         for name, lengths in runs.items()
     ]
     return describe(fig, f"Share right over the number of digits, mean of the seeds. {'. '.join(parts)}.")
@@ -140,7 +143,9 @@ def training(runs: Mapping[str, History]) -> Figure:
     fig, axes = subplots(7.8, 2.9, 1, 3)
     keys = {"right": "share right", "tokens": "tokens per answer", "mixed": "groups with both rewards"}
     for ax, (key, title) in zip(axes, keys.items(), strict=True):
-        for (name, history), color, style in zip(runs.items(), (BLUE, VERMILION, GREEN), ("-", "--", "-."), strict=False):
+        for (name, history), color, style in zip(
+            runs.items(), (BLUE, VERMILION, GREEN), ("-", "--", "-."), strict=False
+        ):
             values = smooth([record[key] for record in history])
             ax.plot(range(1, len(values) + 1), values, style, color=color, label=name)
         ax.set(title=title, xlabel="update", ylim=(0, 9 if key == "tokens" else 1.05))

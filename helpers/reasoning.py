@@ -1,8 +1,8 @@
 """Four ways to a model that reasons, on sums of digits that a small GPT learns in seconds (bonus notebook).
 
 A question is DIGITS digits and a colon, "478531:"; asked for is the last digit of their sum. An answer may write down
-the last digits of running sums first, and then an equals sign, the result and a full stop: "19478=8." or, without steps,
-"=8.". Everything else counts as no answer. Shapes: Q questions, S samples of each, B rows, A places of an answer.
+the last digits of running sums first, and then an equals sign, the result and a full stop: "19478=8." or, without
+steps, "=8.". All else counts as no answer. Shapes: Q questions, S samples of each, B rows, A places in an answer.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def no_mistakes(question: Sequence[int], text: str) -> float:
 
 
 def full_work(question: Sequence[int], text: str) -> float:
-    """A reward for complete work: 1.0 if all DIGITS - 1 steps are there and right, and the result is the last of them."""
+    """A reward for complete work: 1.0 if all DIGITS - 1 steps are there and right, and the result is the last one."""
     sums = [total % 10 for total in accumulate(question)][1:]
     return float(text == "".join(map(str, sums)) + f"={sums[-1]}.")
 
@@ -272,7 +272,7 @@ def gflop(model: torch.nn.Module, generated: float = 0, trained: float = 0) -> f
 
 
 def rl_gflop(model: torch.nn.Module, seen: Sequence[Mapping[str, float]], rollouts: int = 32 * 8) -> float:
-    """Billions of operations of reinforcement learning whose records are `seen`: each answer is drawn and trained on."""
+    """Billions of operations of reinforcement learning with the records `seen`: answers are drawn and trained on."""
     tokens = sum(rollouts * (DIGITS + 1 + record["tokens"]) for record in seen)
     return gflop(model, generated=tokens, trained=tokens)
 

@@ -40,15 +40,14 @@ def test_lengths(record, monkeypatch):
     monkeypatch.setattr(make, "LENGTH_SEEDS", (1,))
     make.main(["lengths"])
     found = json.loads(record.read_text(encoding="utf-8"))["lengths"]
-    assert {name: list(lengths) for name, lengths in found.items()} == dict.fromkeys(
-        ("without steps", "with steps"), ["2", "3", "4", "5", "6"]
-    )
+    assert list(found) == ["without steps", "with steps"]
+    assert all(list(lengths) == ["2", "3", "4", "5", "6"] for lengths in found.values())
 
 
 def test_an_error_is_one_sentence(record):
     record.write_text("{", encoding="utf-8")
     with pytest.raises(SystemExit, match="error: "):
-        make.run(lambda options: make.save("ways", "1", {}), None)
+        make.run(lambda options: make.save("ways", {"1": {}}), None)
 
 
 def test_measuring_by_hand(monkeypatch):

@@ -118,43 +118,47 @@ def ways(options: argparse.Namespace) -> None:
     one = reasoning.gflop(student, generated=1, trained=1) * 32 * 8 * reasoning.CONTEXT
     history = reasoning.train_grpo(alone, max(1, round(budget / one)), seed=seed)
     note("student, reinforcement", alone, reasoning.rl_gflop(alone, history))
-    save("ways", str(seed), results)
+    save("ways", {str(seed): results})
 
 
 def lengths(options: argparse.Namespace) -> None:
-    """Models that only ever answer in one way, by the number of digits that are not 0."""
-    found: dict[str, dict[str, list[float]]] = {"without steps": {}, "with steps": {}}
+    """Models that only ever answer in one way, for sums of so many digits; the digits before them are 0."""
+    found: dict[str, dict[str, list[float]]] = {}
     for name, steps in (("without steps", 0), ("with steps", DIGITS - 1)):
-        for digits in range(2, DIGITS + 1):
-            for seed in LENGTH_SEEDS:
-                generator = torch.Generator().manual_seed(seed)
-
-                def questions(count: int, digits: int = digits, generator: Any = generator) -> torch.Tensor:
-                    drawn = reasoning.draw_questions(count, generator)
-                    drawn[:, : DIGITS - digits] = 0
-                    return drawn
-
-                def draw(steps: int = steps, questions: Any = questions) -> torch.Tensor:
-                    rows = questions(reasoning.BATCH)
-                    return reasoning.write_out(rows, torch.full((len(rows),), steps))
-
-                model = reasoning.new_model(seed)
-                reasoning.train_on(model, draw, LENGTH_UPDATES, reasoning.BASE_RATE)
-                asked = questions(1000)
-                right = reasoning.score(asked, reasoning.ask(model, asked)).mean().item()
-                found[name].setdefault(str(digits), []).append(round(right, 4))
-            print(name, digits, found[name][str(digits)], flush=True)
-    save("lengths", None, found)
+        for digits in options.digits:
+            right = [one_way(steps, digits, seed) for seed in LENGTH_SEEDS]
+            found.setdefault(name, {})[str(digits)] = right
+            print(f"{name}, {digits} digits: {right}", flush=True)
+    save("lengths", found)
 
 
-def save(part: str, key: str | None, results: dict[str, Any]) -> None:
-    """Add results to the record."""
+def one_way(steps: int, digits: int, seed: int) -> float:
+    """How often a model is right that was trained on right answers with so many steps."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def questions(count: int) -> torch.Tensor:
+        drawn = reasoning.draw_questions(count, generator)
+        drawn[:, : DIGITS - digits] = 0
+        return drawn
+
+    def draw() -> torch.Tensor:
+        return reasoning.write_out(questions(reasoning.BATCH), torch.full((reasoning.BATCH,), steps))
+
+    model = reasoning.new_model(seed)
+    reasoning.train_on(model, draw, LENGTH_UPDATES, reasoning.BASE_RATE)
+    asked = questions(1000)
+    return round(reasoning.score(asked, reasoning.ask(model, asked)).mean().item(), 4)
+
+
+def save(part: str, results: dict[str, dict[str, Any]]) -> None:
+    """Add results, a table in each of a part's entries, to the record."""
     record = read_json(RECORD) if RECORD.exists() else {}
-    if key is None:
-        record[part] = results
-    else:
-        record.setdefault(part, {})[key] = results
-        record[part] = dict(sorted(record[part].items()))
+    for name, rows in results.items():
+        entry = record.setdefault(part, {}).setdefault(name, {})
+        entry.update(rows)
+        if part == "lengths":  # which may have come in any order
+            record[part][name] = dict(sorted(entry.items()))
+    record[part] = dict(sorted(record[part].items(), reverse=part == "lengths"))
     write_text_whole(RECORD, json.dumps(dict(sorted(record.items())), indent=1) + "\n")
     print(f"written to {RECORD.name}")
 
@@ -164,7 +168,8 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("ways").add_argument("--seed", type=int, default=123)
-    commands.add_parser("lengths")
+    digits = commands.add_parser("lengths")
+    digits.add_argument("--digits", type=int, nargs="+", choices=range(2, DIGITS + 1), default=range(2, DIGITS + 1))
     return parser.parse_args(arguments)
 
 

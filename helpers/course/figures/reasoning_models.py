@@ -124,7 +124,7 @@ def by_samples(panels: Mapping[str, Mapping[str, Curve]], tokens: float | None =
             top.set_xlabel("tokens written per question", fontsize=9)
         ax.minorticks_off()
     axes[0, 0].set_ylabel("share right")
-    axes[0, -1].legend(loc="lower right", fontsize=9)
+    axes[0, -1].legend(loc="upper left" if len(panels) == 1 else "lower right", fontsize=9)
     parts = []
     for title, curves in panels.items():
         ends = [f"{name} from {next(iter(c.values())):.2f} to {list(c.values())[-1]:.2f}" for name, c in curves.items()]

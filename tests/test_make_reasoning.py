@@ -78,12 +78,12 @@ class TestRecord:
             assert list(lengths) == ["2", "3", "4", "5", "6"] and all(len(seeds) == 3 for seeds in lengths.values())
 
     def test_trainings_cost_the_same(self):
-        """What is compared at equal cost was given the same operations, to a few percent."""
+        """What is compared at equal cost had about the same operations; shorter answers than planned cost less."""
         for rows in self.found["ways"].values():
             budget = rows["reinforcement"]["training"]
-            costs = [row["training"] for name, row in rows.items() if name not in ("base", "student")]
-            assert sum(cost == pytest.approx(budget, rel=0.1) for cost in costs) >= len(costs) - 1
-            assert max(costs) <= 1.1 * budget
+            for name, row in rows.items():
+                least = {"base": 0, "student": 0, "written solutions": 0.1}.get(name, 0.75)
+                assert least * budget <= row["training"] <= 1.05 * budget, name
 
     def test_sizes_and_costs_are_those_of_the_code(self):
         for rows in self.found["ways"].values():

@@ -97,7 +97,7 @@ def _digit(result: Any) -> int | None:
     if result is None:
         return None
     number = read_number(result)
-    expect(number == int(number), f"You return {number:g}, which is none of the answers.")
+    expect(number.is_integer(), f"You return {number:g}, which is none of the answers.")
     return int(number)
 
 
@@ -147,7 +147,7 @@ _QUESTION = [4, 7, 8, 5, 3, 1]  # its last digit is 8
 
 
 @exercise("reasoning.3")
-def exercise_reasoning_3(cheat: str, closed: Callable[[list[int], str], float]) -> str:
+def exercise_reasoning_3(cheat: str, closed: Callable[[list[int], str], float] | None = None) -> str:
     """`cheat`, a text that `lenient` always rewards, and `closed(question, text)`, which it does not fool."""
     expect_kind(cheat, str, "First comes the text that cheats, a string; a string")
     expect(callable(closed), "Second comes the function closed itself, to be called as closed(question, text).")

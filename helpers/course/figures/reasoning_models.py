@@ -182,16 +182,14 @@ def reward_and_truth(runs: Mapping[str, History]) -> Figure:
     return describe(fig, f"Reward and right answers over the updates. {'. '.join(parts)}.")
 
 
-def ways(rows: Mapping[str, Sequence[float]], groups: Mapping[str, str] | None = None) -> Figure:
+def ways(rows: Mapping[str, Sequence[float]]) -> Figure:
     """Accuracy of each way as a row of dots, one for each seed, and a line at their mean."""
     fig, ax = subplots(7.2, 0.6 + 0.33 * len(rows))
-    colors = {"base": GREY, "student": ORANGE}
     parts = []
     for place, (name, values) in enumerate(reversed(rows.items())):
-        color = colors.get((groups or {}).get(name, ""), BLUE)
         mean = sum(values) / len(values)
         ax.plot([0, 1], [place, place], color=SHADE, lw=6, zorder=1, solid_capstyle="butt")
-        ax.plot(values, [place] * len(values), "o", color=color, ms=5, alpha=0.8, zorder=3)
+        ax.plot(values, [place] * len(values), "o", color=BLUE, ms=5, alpha=0.8, zorder=3)
         ax.plot([mean, mean], [place - 0.3, place + 0.3], color=INK, lw=1.6, zorder=2)
         parts.insert(0, f"{name} {mean:.2f}")
     ax.set_yticks(range(len(rows)), list(reversed(rows)))

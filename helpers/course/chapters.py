@@ -285,4 +285,15 @@ NOTEBOOKS = (
         needs=("7",),
         downloads=("instruction-data",),
     ),
+    Notebook(
+        number="bonus-reasoning",
+        file="bonus/reasoning_models.ipynb",
+        title="Reasoning models, four ways",
+        builds="votes and verifiers over many answers, reinforcement learning with group advantages (GRPO) that finds "
+        "out that steps pay and how to cheat, a cold start, a distilled student, all compared at equal cost",
+        minutes=90,
+        seconds=(55, 55),
+        arithmetic=0.6,
+        needs=("4", "5", "7"),
+    ),
 )

@@ -174,7 +174,7 @@ def test_without_a_kernel(capsys):
 # A notebook, how the cell begins that is stopped, and the last cell that is run after it: a plot, or the model's use.
 TRAININGS = {
     "ch05_pretraining": ("train_losses, val_losses, tokens_seen = train_model_simple(", "figures.perplexity_curves("),
-    "ch06_classification": ("val_accs, examples_seen = train_classifier_simple(", "we go on with the weights after"),
+    "ch06_classification": ("val_accs, _ = train_classifier_simple(", "we go on with the weights after"),
     "ch07_instructions": ("for progress in training_steps(*run", "figures.learning(seen"),
     "appendix_d_training_loop": ("train_losses, val_losses, tokens_seen, lrs = train_model(", "figures.training_run("),
     "appendix_e_lora": ("lora_curves = fine_tune(model", "figures.loss_curves("),

@@ -240,11 +240,13 @@ def _badge(path: Path, root: Path) -> str:
 def table(folder: str = "notebooks/") -> str:
     """The table of notebooks as README shows it; the links begin with `folder`."""
     lines = ["| notebook | what you build | read first | time |", "|---|---|---|---|"]
+    short = {other.number: f"*{other.title}*" if other.kind == "bonus" else other.number for other in NOTEBOOKS}
     for notebook in NOTEBOOKS:
         label = "Bonus: " if notebook.kind == "bonus" else f"{notebook.number}. "
         link = f"[{label}{notebook.title}]({folder}{notebook.file})"
         builds = notebook.builds.replace("|", r"\|")
-        lines.append(f"| {link} | {builds} | {', '.join(notebook.needs)} | {_spell(notebook.minutes)} |")
+        needs = ", ".join(short[number] for number in notebook.needs)
+        lines.append(f"| {link} | {builds} | {needs} | {_spell(notebook.minutes)} |")
     return "\n".join(lines) + "\n"
 
 

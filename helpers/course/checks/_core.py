@@ -349,6 +349,29 @@ def all_agree(
     return False
 
 
+def expect_tells_apart(
+    right: Sequence[tuple[str, bool]], faulty: Sequence[tuple[str, bool]], thing: str, hints: Mapping[str, str]
+) -> None:
+    """Judge a learner's own test by what it accepted of right and of faulty things, each with a name.
+
+    A test that refuses a right thing, or accepts a faulty one, raises `Hint`. `hints` has a sentence for a test that
+    refuses all ("all refused"), for one that accepts all ("all accepted"), and a question on a faulty one ("missed");
+    `exact` names what must be compared with a tolerance.
+    """
+    accepted = [name for name, passed in faulty if passed]
+    everything = [passed for _, passed in (*right, *faulty)]
+    expect(any(everything), f"You refuse every {thing}, the right ones too. {hints['all refused']}")
+    expect(not all(everything), f"You accept every {thing}. {hints['all accepted']}")
+    for name, passed in right:
+        expect(passed, f"You refuse a right {thing}, {name}. Compare {hints['exact']} with a tolerance, not exactly.")
+    caught = len(faulty) - len(accepted)
+    expect(
+        not accepted,
+        f"You catch {caught} of {len(faulty)} faulty ones. One that you accept {accepted[0] if accepted else ''}. "
+        f"{hints['missed']}",
+    )
+
+
 def copies(values: Iterable[Any]) -> list:
     """Arguments to hand to a learner's function: tensors are copied, so that what is changed in them does not count."""
     return [value.clone() if isinstance(value, torch.Tensor) else value for value in values]

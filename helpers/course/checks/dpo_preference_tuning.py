@@ -13,10 +13,10 @@ from torch import nn
 from ._core import (
     RTOL,
     AnswerError,
-    Hint,
     exercise,
     expect,
     expect_close,
+    expect_tells_apart,
     explained,
     read_numbers,
     read_tensor,
@@ -169,22 +169,13 @@ def exercise_dpo_3(answer: Callable[[Loss], bool]) -> str:
     with explained(shapes, "Call the loss with four tensors of the same shape (B) and a beta, a number."):
         right = [(name, read_truth(answer(_positional(loss)))) for name, loss in _RIGHT_LOSSES]
         faulty = [(name, read_truth(answer(_positional(loss)))) for name, loss in _FAULTY_LOSSES]
-    accepted = [name for name, passed in faulty if passed]
-    expect(
-        bool(accepted) or any(passed for _, passed in right),
-        "You refuse every loss, the right ones too. Which of the values that you expect is not DPO's?",
-    )
-    expect(
-        len(accepted) < len(faulty) or not all(passed for _, passed in right),
-        "You accept every loss. Compare what the loss returns with what must come out.",
-    )
-    for name, passed in right:
-        expect(passed, f"You refuse a right loss, {name}. Compare values with a tolerance, not exactly.")
-    if accepted:
-        raise Hint(
-            f"You catch {len(faulty) - len(accepted)} of {len(faulty)} faulty losses. One that you accept "
-            f"{accepted[0]}. Which input would show it?"
-        )
+    hints = {
+        "all refused": "Which of the values that you expect is not DPO's?",
+        "all accepted": "Compare what the loss returns with what must come out.",
+        "exact": "values",
+        "missed": "Which input would show it?",
+    }
+    expect_tells_apart(right, faulty, "loss", hints)
     return (
         f"All {len(right)} right losses pass and all {len(faulty)} faulty ones are caught. Nearly all of these would "
         "have trained without an error. A test of a loss needs unequal numbers in all arguments, more than one pair, "

@@ -15,6 +15,7 @@ from ._core import (
     exercise,
     expect,
     expect_close,
+    expect_tells_apart,
     explained,
     read_integer,
     read_truth,
@@ -281,22 +282,13 @@ def exercise_kv_2(answer: Callable[[GPTModel, Callable[[], Read]], bool]) -> str
         right = [(name, read_truth(answer(model, start))) for name, start in starts]
         faulty = [(name, read_truth(answer(model, lambda kind=kind: kind(model)))) for name, kind in _FAULTY_READERS]
         faulty.append((_SHARED, read_truth(answer(model, _carrying_on(model)))))
-    accepted = [name for name, passed in faulty if passed]
-    expect(
-        bool(accepted) or any(passed for _, passed in right),
-        "You refuse every reader, the right ones too. What do you compare its logits with?",
-    )
-    expect(
-        len(accepted) < len(faulty) or not all(passed for _, passed in right),
-        "You accept every reader. Compare its logits with those that the model gives for the whole text so far.",
-    )
-    for name, passed in right:
-        expect(passed, f"You refuse a right reader, {name}. Compare logits with a tolerance, not exactly.")
-    if accepted:
-        raise Hint(
-            f"You catch {len(faulty) - len(accepted)} of {len(faulty)} faulty readers. One that you accept "
-            f"{accepted[0]}. Which pieces would show it?"
-        )
+    hints = {
+        "all refused": "What do you compare its logits with?",
+        "all accepted": "Compare its logits with those that the model gives for the whole text so far.",
+        "exact": "logits",
+        "missed": "Which pieces would show it?",
+    }
+    expect_tells_apart(right, faulty, "reader", hints)
     return (
         f"All {len(right)} right readers pass and all {len(faulty)} faulty ones are caught. A test of a cache needs a "
         "first piece of several tokens, single tokens and a later piece of several, a text up to the end of the "

@@ -65,10 +65,6 @@ class TestControls:
         line = widgets.text("word in the title")
         assert (line.value, line.description) == ("", "word in the title")
 
-    def test_a_live_slider_is_followed_while_it_moves(self):
-        assert widgets.slider("merges", 0, 9, 1, 3, live=True).continuous_update is True
-        assert widgets.slider("share", 0.0, 1.0, 0.1, 0.3, live=True).continuous_update is True
-
     def test_no_warnings(self):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -143,6 +139,29 @@ class TestPlay:
         widgets.play(bar, alt=ALT, height=widgets.slider("height", 1, 9, 1, 3))
         view, _ = picture_of(shown[0][0])
         assert "run this cell again" in view.children[-1].value
+
+    def test_what_is_drawn_quickly_follows_the_slider(self, shown, monkeypatch):
+        monkeypatch.setattr(widgets, "QUICK", float("inf"))
+        slider, box = widgets.slider("height", 0, 10, 1, 3), widgets.text("label")
+        widgets.play(lambda height, label: bar(height), ALT, height=slider, label=box)
+        assert slider.continuous_update is True
+
+    def test_what_takes_longer_waits_for_its_end_and_says_so(self, shown, monkeypatch):
+        monkeypatch.setattr(widgets, "QUICK", 0.0)
+        slider, said = widgets.slider("height", 0, 10, 1, 3), []
+
+        def draw(height):
+            said.append(problem_of(shown[0][0]) if shown else None)
+            return bar(height)
+
+        widgets.play(draw, ALT, height=slider)
+        assert slider.continuous_update is False
+        slider.value = 7
+        assert "working" in said[-1] and 'role="status"' in said[-1]
+        assert problem_of(shown[0][0]) == ""
+        monkeypatch.setattr(widgets, "QUICK", float("inf"))  # the next drawing is quick, and the slider follows
+        slider.value = 8
+        assert slider.continuous_update is True
 
 
 class TestBrowse:

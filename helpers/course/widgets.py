@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import time
 import traceback
 from collections.abc import Callable, Sequence
 
@@ -11,6 +12,10 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from . import plots
+
+QUICK = 0.1  # seconds: what is made in less follows a slider while it moves
+_BUSY = '<span role="status" style="font-style: italic">working …</span>'
+_SLIDERS = (ipywidgets.IntSlider, ipywidgets.FloatSlider)
 
 # What `foot` shows. Its words are seen only where ipywidgets marks a widget as disconnected. The picture, which is
 # none, gives figures and the handles of sliders the names that ipywidgets leaves them without; there is no other place
@@ -30,14 +35,11 @@ _FOOT = """<style>
 ">"""
 
 
-def slider(name: str, low: float, high: float, step: float, value: float, live: bool = False) -> ipywidgets.Widget:
-    """A labelled slider from `low` to `high`; whole numbers if all four are.
-
-    A `live` one is followed while it moves, not only where it stops: for what is drawn in about a tenth of a second.
-    """
+def slider(name: str, low: float, high: float, step: float, value: float) -> ipywidgets.Widget:
+    """A labelled slider from `low` to `high`; whole numbers if all four are."""
     whole = all(isinstance(number, int) for number in (low, high, step, value))
     kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
-    return kind(value=value, min=low, max=high, step=step, continuous_update=live, **_label(name))
+    return kind(value=value, min=low, max=high, step=step, continuous_update=False, **_label(name))
 
 
 def choice(name: str, options: Sequence[str], value: str | None = None) -> ipywidgets.Widget:
@@ -102,21 +104,35 @@ def show(view: ipywidgets.Widget, alt: str) -> None:
 def _show_under(part: ipywidgets.Widget, remake: Callable, alt: str, controls: dict[str, ipywidgets.Widget]) -> None:
     """Show a widget under controls; `remake(**values)` gives it its content, now and whenever a value changes.
 
-    What stops `remake` now is raised; later it is shown above the content, which stays as it was.
+    What is made quickly follows a slider while it moves; what takes longer waits until the slider stops, and says that
+    it is being made. What stops `remake` now is raised; later it is shown above the content, which stays as it was.
     """
-    problem = ipywidgets.HTML()
+    note = ipywidgets.HTML()
+    sliders = [control for control in controls.values() if isinstance(control, _SLIDERS)]
+
+    def make() -> bool:
+        start = time.perf_counter()
+        remake(**{name: control.value for name, control in controls.items()})
+        quick = time.perf_counter() - start < QUICK
+        for control in sliders:
+            control.continuous_update = quick
+        return quick
+
+    quick = make()
 
     def changed(_change=None) -> None:
+        nonlocal quick
+        if not quick:
+            note.value = _BUSY
         try:
-            remake(**{name: control.value for name, control in controls.items()})
-            problem.value = ""
+            quick = make()
+            note.value = ""
         except Exception as error:
-            problem.value = _told(error)
+            note.value = _told(error)
 
-    remake(**{name: control.value for name, control in controls.items()})
     for control in controls.values():
         control.observe(changed, names="value")
-    show(ipywidgets.VBox([*controls.values(), problem, part, foot(alt)]), alt)
+    show(ipywidgets.VBox([*controls.values(), note, part, foot(alt)]), alt)
 
 
 def _told(error: Exception) -> str:

@@ -83,7 +83,7 @@ RIGHT = [
 WRONG = {
     "always": ("llama.1", lambda turn: True, "decides without calling turn"),
     "never": ("llama.1", lambda turn: False, "decides without calling turn"),
-    "a number": ("llama.1", lambda turn: 1 if by_shifting(turn) else 0, "True or false is expected"),
+    "a number": ("llama.1", lambda turn: 1 if by_shifting(turn) else 0, "True or False is expected"),
     "exactly": ("llama.1", lambda turn: by_shifting(turn, tolerance=0.0) and _exact(turn), "compare with a tolerance"),
     "early positions only": (
         "llama.1",

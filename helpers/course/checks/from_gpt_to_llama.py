@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ...llama import rotary_tables, rotate
-from ._core import Hint, all_agree, exercise, expect, expect_kind, read_parts, read_tensor, same, self_test
+from ._core import Hint, all_agree, exercise, expect, expect_kind, read_parts, read_tensor, read_truth, same, self_test
 
 Turn = Callable[[torch.Tensor, int], torch.Tensor]
 
@@ -73,10 +73,7 @@ def exercise_llama_1(answer: Callable[[Turn], bool]) -> str:
             calls.append(position)
             return turn(x, position)
 
-        got = answer(counted)
-        got = got.item() if hasattr(got, "item") else got
-        expect(isinstance(got, bool), f"True or false is expected, not {type(got).__name__}.")
-        if got == right:
+        if read_truth(answer(counted)) == right:
             continue
         if not calls:
             raise Hint("Your function decides without calling turn once.")

@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 
 from ..plots import (
     BLUE,
+    DARK_ORANGE,
     GREEN,
     GREY,
     INK,
@@ -142,7 +143,7 @@ def shared_heads(heads: int = 9, groups: Sequence[int] = (9, 3, 1)) -> Figure:
         for group in range(kv_heads):
             box(ax, left + 2.6 * (group + 0.5) / kv_heads, 0.68, f"{group + 1}", 0.8 * width, 0.34, PALE_ORANGE)
     write(ax, 0.2, 1.98, "queries", ha="left", fontsize=9, color=BLUE)
-    write(ax, 0.2, 0.32, "keys and values", ha="left", fontsize=9, color="#925A00")
+    write(ax, 0.2, 0.32, "keys and values", ha="left", fontsize=9, color=DARK_ORANGE)
     return describe(
         fig,
         "Three ways to arrange heads, each with nine query heads in a row. Multi-head: each has its own head of keys "

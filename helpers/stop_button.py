@@ -24,7 +24,7 @@ class Stopped(Exception):
     """Ends a run of all cells where the learner pressed the stop button; never shown."""
 
 
-def _shell() -> Any | None:
+def notebook_shell() -> Any | None:
     """IPython's shell, if this process is the kernel of a notebook."""
     get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)
     shell = get_ipython()
@@ -40,7 +40,7 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        shell = _shell()
+        shell = notebook_shell()
         print(INTERRUPTED if shell is None else f"{INTERRUPTED} {WAITING}")
         if shell is not None:
             _end_run(shell)
@@ -108,7 +108,7 @@ class _Trainings:
 
 def prepare_notebook() -> None:
     """Make the kernel do what this module says, if this process is one; once is enough, more does no harm."""
-    shell = _shell()
+    shell = notebook_shell()
     if shell is None or KeyboardInterrupt in shell.custom_exceptions:
         return
     shell.set_custom_exc((*shell.custom_exceptions, KeyboardInterrupt), _say_where)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import html
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ..files import first_line, read_json, write_text_whole
+from ..stop_button import notebook_shell
 from ..texts import cache_dir
 from .chapters import NOTEBOOKS, Notebook
 
@@ -75,8 +75,7 @@ def count(title: str, right: bool) -> str:
 
 def _in_a_notebook() -> bool:
     """Whether this process is the kernel of a notebook."""
-    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)
-    return getattr(get_ipython(), "kernel", None) is not None
+    return notebook_shell() is not None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from ..attention import MultiHeadAttention
 from ..gpt import GELU, LayerNorm
+from .blockwise import BlockwiseAttention
 from .parts import is_causal_attention, is_unchanged, is_unpatched, register_fused
 
 
@@ -30,6 +31,8 @@ class FusedMultiHeadAttention(MultiHeadAttention):
         if num_tokens > len(self.mask):
             raise ValueError(f"x has {num_tokens} tokens, but context_length is {len(self.mask)}")
         projected = self._project(x).view(batch, num_tokens, 3, self.num_heads, self.head_dim)
+        if projected.is_cpu and projected.dtype == torch.bfloat16:
+            return self.out_proj(BlockwiseAttention.apply(projected).flatten(2))
         queries, keys, values = projected.permute(2, 0, 3, 1, 4)  # (B, H, T, D) each
         context = F.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout, is_causal=True)
         return self.out_proj(context.transpose(1, 2).reshape(batch, num_tokens, self.d_out))

@@ -15,6 +15,7 @@ from helpers import GELU, GPTModel, LayerNorm, MultiHeadAttention, calc_loss_bat
 from helpers.gpt import hidden_states
 from helpers.settings import bfloat16_is_native
 from helpers.speed.few_rows import forward_few_rows, linear_few_rows
+from helpers.speed.blockwise import BlockwiseAttention
 from helpers.speed.fused import FusedDropout
 from helpers.speed.loss import SoftmaxLoss, speed_up
 from tests.tiny import CPU, TINY, lively_model, loader, tiny_model, windows
@@ -92,6 +93,39 @@ class TestFusing:
     def test_hidden_states(self):
         model, ids = lively_model(2), windows(2)[0]
         assert_close(model.out_head(hidden_states(model, ids)), model(ids), rtol=1e-6, atol=1e-6)
+
+
+class TestBlockwiseAttention:
+    @pytest.mark.parametrize("num_tokens", [1, 5, 127, 128, 129, 300])
+    @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.01)])
+    def test_against_the_definition(self, num_tokens, dtype, tolerance):
+        """Outputs and gradients, seen as vectors, beside attention in float32 on the same numbers."""
+        generator = torch.Generator().manual_seed(num_tokens)
+        given = torch.randn(2, num_tokens, 3, 3, 20, generator=generator).to(dtype)
+        weight = torch.randn(2, num_tokens, 3, 20, generator=generator).to(dtype)
+        found, expected = given.clone().requires_grad_(), given.float().requires_grad_()
+        queries, keys, values = expected.permute(2, 0, 3, 1, 4)  # (B, H, T, D) each
+        later = torch.ones(num_tokens, num_tokens, dtype=torch.bool).triu(1)
+        scores = (queries @ keys.transpose(2, 3) / math.sqrt(20)).masked_fill(later, -torch.inf)
+        wanted = (scores.softmax(dim=-1) @ values).transpose(1, 2)
+        output = BlockwiseAttention.apply(found)
+        (output * weight).sum().backward()
+        (wanted * weight.float()).sum().backward()
+        assert output.dtype == found.grad.dtype == dtype and output.shape == wanted.shape
+        assert alike(output.float(), wanted, tolerance) and alike(found.grad.float(), expected.grad, tolerance)
+
+    def test_where_it_is_used(self, monkeypatch):
+        """Under bfloat16 autocast and nowhere else, and not where attention weights are dropped."""
+        used, apply = [], BlockwiseAttention.apply
+        monkeypatch.setattr(BlockwiseAttention, "apply", lambda x: used.append(x.dtype) or apply(x))
+        model, ids = fuse(lively_model(2)), windows(2)[0]
+        expected = model(ids)
+        assert used == []
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert alike(model(ids).float(), expected, 0.05)
+            assert used == [torch.bfloat16] * 2
+            fuse(tiny_model(drop_rate=0.5)).train()(ids)
+        assert used == [torch.bfloat16] * 2
 
 
 class TestDropout:

@@ -138,7 +138,7 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
         command.add_argument("--device", help="cpu, cuda or mps")
         if name == "train":
             command.add_argument("adapter", type=Path, help="the file to write")
-            command.add_argument("--entries", type=int, default=90_000)
+            command.add_argument("--entries", type=int, default=140_000)
             command.add_argument("--epochs", type=int, default=2)
             command.add_argument("--keep-freed-memory", action="store_true", help="faster on Linux")
         else:

@@ -219,8 +219,13 @@ class TestCache:
             generate_text_simple(model, torch.tensor([row]), 10, 32)[0, len(row) :].tolist() for row in rows
         ]
 
-    def test_generate_reads_each_token_once(self, monkeypatch):
-        model, seen = tiny_llama(), []
+    @pytest.mark.parametrize("mode", ["evaluation", "training", "LoRA"])
+    def test_generate_reads_each_token_once(self, mode, monkeypatch):
+        """Without dropout, the mode changes nothing; LoRA layers begin in training mode in whatever they are put."""
+        model, seen = tiny_llama().train(mode == "training"), []
+        if mode == "LoRA":
+            replace_linear_with_lora(model, rank=2, alpha=4)
+        assert any(module.training for module in model.modules()) is (mode != "evaluation")
         plain = LlamaModel.hidden_states
         hook = lambda self, idx, cache=None: (seen.append(tuple(idx.shape)), plain(self, idx, cache))[1]  # noqa: E731
         monkeypatch.setattr("helpers.speed.parts._HIDDEN_STATES", hook)

@@ -60,12 +60,13 @@ def both_tokenizers():
 
 
 @pytest.fixture(autouse=True, scope="module")
-def the_package_reads_a_file_once():
-    """transformers lets the gguf package take a file apart several times for one model, which takes seconds."""
+def the_gguf_package_does_things_once():
+    """For one model, transformers has it take a file apart several times and make a table of names for each module."""
     import gguf
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gguf, "GGUFReader", functools.cache(gguf.GGUFReader))
+        for name in ("GGUFReader", "get_tensor_name_map"):
+            patch.setattr(gguf, name, functools.cache(getattr(gguf, name)))
         yield
 
 

@@ -16,21 +16,24 @@ pytest_plugins = ["tests.nbval_numbers", "tests.fault_table"]
 ROOT = Path(__file__).parent
 GIB_PER_WORKER = 3  # what a worker and its kernel hold: 3.8 GiB for a moment, where GPT-2 124M is trained; mostly half
 
-# Seconds that test files take in `make test`, those of notebooks aside (helpers/course/chapters.py has them). A file that
-# is missing here begins late, and may leave a core idle at the end of a run; nothing else depends on these numbers.
+# Seconds that test files take in `make test`; those of the notebooks are in helpers/course/chapters.py. A file that is
+# missing here begins late, and may leave a core idle at the end of a run; nothing else depends on these numbers.
 SECONDS = {
     "browser": 44,
     "published_numbers": 38,
     "browser_chat": 34,
     "distributed": 31,
     "site": 29,
-    "smollm2": 16,
     "nbval_numbers": 16,
     "book_profile": 14,
+    "properties": 14,
     "benchmarks": 12,
     "peak_memory": 11,
+    "smollm2": 10,
     "judges": 9,
     "pretrained": 9,
+    "faults": 8,
+    "make_course_model": 6,
     "tokenizers": 6,
     "training": 6,
     "settings": 6,

@@ -184,6 +184,7 @@ def figure(text=ALT, alt=ALT):
     return change
 
 
+FOLDED = "<details><summary>What to compare it with</summary>\n\nThree.\n\n</details>"
 BROKEN = {
     "not executed": (put(PLAIN, execution_count=None), "execution count None instead of 5"),
     "executed twice": (put(PLAIN, execution_count=7), "execution count 7 instead of 5"),
@@ -220,6 +221,13 @@ BROKEN = {
     "skipped level": (source(COUNTING, "### Exercise", "#### Exercise"), "skips a level"),
     "exclamation": (source(SECTION, "Text about", "Great! Text about"), "an exclamation mark"),
     "bullets": (source(COUNTING, "- one", "- one\n" * 30), "are bullets"),
+    "a prediction without a fold": (source(SECTION, "Text", "*Before you run it:* how many? Text"), "no fold before"),
+    "two predictions, one fold": (
+        source(SECTION, "Text", f"*Your turn, before you look:* one? *Before you run it:* two?\n\n{FOLDED}\n\nText"),
+        "no fold before the next question answers 'one?",
+    ),
+    "a fold without empty lines": (source(SECTION, "Text", FOLDED.replace("\n\n", "\n") + "\n\nText"), "a fold is not"),
+    "a fold without an end": (source(SECTION, "Text", FOLDED.replace("</details>", "") + "\n\nText"), "a fold is not"),
     "old table of notebooks": (source(END, "A sum.", "old".join(TABLE)), "the table of notebooks is not that of"),
     "dead link": (source(SECTION, "(ch09_sample.ipynb)", "(ch08_gone.ipynb#x)"), "ch08_gone.ipynb#x leads nowhere"),
     "absolute link": (source(SECTION, "(ch09_sample.ipynb)", "(/ch09_sample.ipynb)"), "leads nowhere"),
@@ -255,6 +263,13 @@ def test_broken_sample_is_refused(course, name):
     problems = course(nb)
     assert any(message in problem for problem in problems), problems
     assert len(problems) <= 3, problems  # and hardly anything else is called wrong
+
+
+def test_a_prediction_with_a_folded_answer_is_in_order(course):
+    nb = sample()
+    source(SECTION, "Text", "*Before you run it:* how many? Text")(nb)
+    source(COUNTING, "A list:", f"{FOLDED}\n\nA list:")(nb)
+    assert course(nb) == []
 
 
 def test_allowed_tags(course):

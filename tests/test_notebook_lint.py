@@ -4,13 +4,17 @@ import base64
 import copy
 import io
 import json
+import os
 import platform
 import re
+import shutil
+import subprocess
 import sys
 
 import nbclient
 import nbformat
 import pytest
+import yaml
 from jupyter_client.kernelspec import get_kernel_spec
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
@@ -425,6 +429,31 @@ def test_links(course, tmp_path):
     course(nb, sealed=False)
     links(course.path, tmp_path)
     assert any("make refresh" in problem for problem in lint(course.path, tmp_path))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the workflow runs on Linux")
+def test_a_fork_gets_its_own_address_on_the_first_push(tmp_path):
+    """What the workflow runs, with a make-believe python and git that only write down how they were called."""
+    (job,) = yaml.safe_load((ROOT / ".github" / "workflows" / "links.yml").read_text(encoding="utf-8"))["jobs"].values()
+    known, stamp = [step["run"] for step in job["steps"] if "run" in step]
+    assert all(step["if"] == "steps.address.outputs.known != 'true'" for step in job["steps"][2:])
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for name in ("python", "git"):
+        (tmp_path / name).write_text(f'#!/bin/sh\necho "{name} $@" >> log\n')
+        (tmp_path / name).chmod(0o755)
+    said = tmp_path / "said"
+    said.touch()
+    variables = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "GITHUB_REPOSITORY": "reader/fork"}
+    for script in (known, stamp, known):
+        assert said.read_text() == ""
+        subprocess.run(
+            ["bash", "-e", "-c", script], cwd=tmp_path, env={**variables, "GITHUB_OUTPUT": str(said)}, check=True
+        )
+    assert said.read_text() == "known=true\n"
+    before, after = ((folder / "pyproject.toml").read_text(encoding="utf-8") for folder in (ROOT, tmp_path))
+    assert after == before.replace(repository(), "reader/fork")
+    log = (tmp_path / "log").read_text().splitlines()
+    assert log[1] == "python -m tests.notebooks links" and log[-1] == "git push"
 
 
 def test_repository_comes_from_pyproject():

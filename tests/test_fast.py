@@ -14,8 +14,8 @@ import helpers.speed.loss
 from helpers import GELU, GPTModel, LayerNorm, MultiHeadAttention, calc_loss_batch, fuse, training_steps
 from helpers.gpt import hidden_states
 from helpers.settings import bfloat16_is_native
-from helpers.speed.few_rows import forward_few_rows, linear_few_rows
 from helpers.speed.blockwise import BlockwiseAttention
+from helpers.speed.few_rows import forward_few_rows, linear_few_rows
 from helpers.speed.fused import FusedDropout
 from helpers.speed.loss import SoftmaxLoss, speed_up
 from tests.tiny import CPU, TINY, lively_model, loader, tiny_model, windows

@@ -44,7 +44,7 @@ from ..training import Progress, training_steps
 from .commands import run
 from .instruction_set import draw, kinds, make_entries, practice_entries
 
-RANK, ALPHA, TARGETS = 24, 48, "trf_blocks"  # a file of 2.65 MB
+RANK, ALPHA, TARGETS = 48, 96, "trf_blocks"  # a file of 2.65 MB, in 16 bits
 PEAK_RATE, WARM_UP, BATCH = 3e-3, 50, 32
 ANSWER_TOKENS = 40
 SAVE_EVERY = 200  # updates
@@ -87,7 +87,7 @@ def train(options: argparse.Namespace) -> None:
             save_checkpoint(checkpoint, model, optimizer, progress)
             print(f"update {progress.step} of {updates}: loss {sum(losses) / len(losses):.3f}", flush=True)
             losses = []
-    save_adapter(model.cpu(), options.adapter)
+    save_adapter(model.cpu().half(), options.adapter)
     checkpoint.unlink(missing_ok=True)
     print(f"{options.adapter}: {options.adapter.stat().st_size / 1e6:.2f} MB")
 
@@ -138,7 +138,7 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
         command.add_argument("--device", help="cpu, cuda or mps")
         if name == "train":
             command.add_argument("adapter", type=Path, help="the file to write")
-            command.add_argument("--entries", type=int, default=90_000)
+            command.add_argument("--entries", type=int, default=140_000)
             command.add_argument("--epochs", type=int, default=2)
             command.add_argument("--keep-freed-memory", action="store_true", help="faster on Linux")
         else:

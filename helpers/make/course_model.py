@@ -328,7 +328,7 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
         add[command]("--mix", type=assignments, required=True, help="weights of the sources: stories=45,dialogue=20")
         add[command]("--batch", type=at_least_one, default=12, help="windows per update (default 12)")
         add[command]("--rate", type=float, default=1.0, help="factor for both learning rates")
-        add[command]("--dropout", type=float, default=0.0, help="worth it where a source is read many times (default 0)")
+        add[command]("--dropout", type=float, default=0.0, help="for sources read many times (default 0)")
         add[command]("--exact", action="store_true", help="never estimate the softmax")
         add[command]("--save-every", type=at_least_one, default=200, metavar="UPDATES")
         add[command]("--eval-every", type=at_least_one, default=500, metavar="UPDATES")

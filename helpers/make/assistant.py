@@ -46,6 +46,7 @@ from .instruction_set import draw, kinds, make_entries, practice_entries
 
 RANK, ALPHA, TARGETS = 48, 96, "trf_blocks"  # a file of 2.65 MB, in 16 bits
 PEAK_RATE, WARM_UP, BATCH = 3e-3, 50, 32
+HARD = {"choose from a few": 3.0, "copy and rearrange": 2.0}  # groups that are practiced more than their share
 ANSWER_TOKENS = 40
 SAVE_EVERY = 200  # updates
 
@@ -59,7 +60,7 @@ def train(options: argparse.Namespace) -> None:
         parameter.requires_grad_(False)
     replace_linear_with_lora(model, RANK, ALPHA, TARGETS)
     model.to(device)
-    entries = practice_entries(options.entries, options.seed)
+    entries = practice_entries(options.entries, options.seed, HARD)
     loader = DataLoader(
         InstructionDataset(entries, get_tokenizer(), PHI3, with_prompt_lengths=True),
         batch_size=BATCH,
@@ -138,7 +139,7 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
         command.add_argument("--device", help="cpu, cuda or mps")
         if name == "train":
             command.add_argument("adapter", type=Path, help="the file to write")
-            command.add_argument("--entries", type=int, default=140_000)
+            command.add_argument("--entries", type=int, default=160_000)
             command.add_argument("--epochs", type=int, default=2)
             command.add_argument("--keep-freed-memory", action="store_true", help="faster on Linux")
         else:

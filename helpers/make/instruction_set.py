@@ -18,13 +18,13 @@ import argparse
 import json
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 
 from ..files import write_whole
-from ..texts import EMBEDDED_INSTRUCTIONS, INSTRUCTION_KINDS
+from ..texts import EMBEDDED_INSTRUCTIONS, GROUPS, INSTRUCTION_KINDS
 from .instruction_facts import FACTS, facts
 from .instruction_grammar import capital, with_article
 from .instruction_kinds import SKILLS
@@ -97,9 +97,9 @@ def kinds() -> list[str]:
     return [kind for kind, _ in _in_order()]
 
 
-def practice_entries(count: int, seed: int = _SEED) -> list[Entry]:
+def practice_entries(count: int, seed: int = _SEED, factors: Mapping[str, float] | None = None) -> list[Entry]:
     """`count` different entries to train on: what `draw` gives, without the kinds."""
-    return [entry for _, entry in draw(count, seed)]
+    return [entry for _, entry in draw(count, seed, factors=factors)]
 
 
 def unseen_entries(count: int, seed: int = _SEED) -> list[Entry]:
@@ -110,19 +110,25 @@ def unseen_entries(count: int, seed: int = _SEED) -> list[Entry]:
     return [entry for _, entry in draw(count, seed, unseen=True)]
 
 
-def draw(count: int, seed: int = _SEED, unseen: bool = False) -> list[tuple[str, Entry]]:
+def draw(
+    count: int, seed: int = _SEED, unseen: bool = False, factors: Mapping[str, float] | None = None
+) -> list[tuple[str, Entry]]:
     """`count` kinds and entries to practice with, or test requests of the skills (`unseen`); no request comes twice.
 
     The kinds have their shares of the embedded set as far as they have so many entries: facts and handwritten lines
-    come to an end, skills go on. Raises ValueError if there are fewer than `count` different entries.
+    come to an end, skills go on. `factors` multiplies the shares of the kinds of some groups of `helpers.texts.GROUPS`.
+    Raises ValueError if there are fewer than `count` different entries.
     """
+    shares = COUNTS | {
+        kind: COUNTS[kind] * factor for group, factor in (factors or {}).items() for kind in GROUPS[group]
+    }
     rng, seed_text = random.Random(f"{seed} kinds {unseen}"), f"{seed} {unseen}"
     seen = {_request(entry) for entry in make_entries()} if unseen else set()
     kinds = SKILLS if unseen else COUNTS
     sources = {kind: _entries(kind, unseen, random.Random(f"{seed_text} {kind}"), seen) for kind in kinds}
     drawn: list[tuple[str, Entry]] = []
     while len(drawn) < count and sources:
-        kind = rng.choices(list(sources), [COUNTS[kind] for kind in sources])[0]
+        kind = rng.choices(list(sources), [shares[kind] for kind in sources])[0]
         entry = next(sources[kind], None)
         if entry is None:
             del sources[kind]

@@ -34,7 +34,8 @@ START = ROOT / "notebooks" / "START.md"  # the page that `make lab` opens
 Place = tuple[Path, str]  # a notebook, and the id of a cell in it
 
 SOLUTIONS = "appendix_c_solutions.ipynb"
-ASKED = re.compile(r"\*[^*\n]*\bbefore you\b[^*\n]*:\*", re.IGNORECASE)  # *Before you run it:*
+# What asks for a prediction, to the end of its line: "*Before you run it:*", or a sentence that begins with Predict.
+ASKED = re.compile(r"(?:\*[^*\n]*\b(?i:before you)\b[^*\n]*:\*|(?:^|(?<=\. ))Predict\b).*", re.MULTILINE)
 FOLD = re.compile(r"^<details><summary>[^<\n]+</summary>\n\n.+?\n\n</details>(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
 STATED = re.compile(r"^### Exercise (\w+\.\w+): .+?(?= *$)", re.MULTILINE)
 ENDING = ["What you built", "Check yourself", "What comes next"]
@@ -448,12 +449,12 @@ def prose(page: Page) -> Iterator[str]:
 def predictions(page: Page) -> Iterator[str]:
     """What the outcome is compared with is folded, so that nobody reads it before they have made a prediction."""
     text = "\n\n".join(page.prose)
-    if text.count("<details") != len(FOLD.findall(text)):
+    if not text.count("<details") == text.count("</details") == len(FOLD.findall(text)):
         yield "a fold is not in the form that CONTRIBUTING.md shows: it hides too much, or its Markdown is not rendered"
-    ends = [match.end() for match in ASKED.finditer(text)]
-    for end, following in pairwise([*ends, len(text)]):
+    asked = [(match.end(), match[0]) for match in ASKED.finditer(text)]
+    for (end, words), (following, _) in pairwise([*asked, (len(text), "")]):
         if not FOLD.search(text, end, following):
-            yield f"no fold before the next question answers {text[end : end + 60].strip()!r}"
+            yield f"no fold before the next question answers {words[:70]!r}"
 
 
 def onward(page: Page) -> Iterator[str]:

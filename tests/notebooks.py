@@ -18,6 +18,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -33,6 +34,9 @@ START = ROOT / "notebooks" / "START.md"  # the page that `make lab` opens
 Place = tuple[Path, str]  # a notebook, and the id of a cell in it
 
 SOLUTIONS = "appendix_c_solutions.ipynb"
+# What asks for a prediction, to the end of its line: "*Before you run it:*", or a sentence that begins with Predict.
+ASKED = re.compile(r"(?:\*[^*\n]*\b(?i:before you)\b[^*\n]*:\*|(?:^|(?<=\. ))Predict\b).*", re.MULTILINE)
+FOLD = re.compile(r"^<details><summary>[^<\n]+</summary>\n\n.+?\n\n</details>(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
 STATED = re.compile(r"^### Exercise (\w+\.\w+): .+?(?= *$)", re.MULTILINE)
 ENDING = ["What you built", "Check yourself", "What comes next"]
 LEAD_INS = ["What you will be able to do.", "What you need first.", "Time."]
@@ -442,6 +446,17 @@ def prose(page: Page) -> Iterator[str]:
         yield f"{bullets} of {len(lines)} lines of prose are bullets (at most {MOST_BULLETS:.0%})"
 
 
+def predictions(page: Page) -> Iterator[str]:
+    """What the outcome is compared with is folded, so that nobody reads it before they have made a prediction."""
+    text = "\n\n".join(page.prose)
+    if not text.count("<details") == text.count("</details") == len(FOLD.findall(text)):
+        yield "a fold is not in the form that CONTRIBUTING.md shows: it hides too much, or its Markdown is not rendered"
+    asked = [(match.end(), match[0]) for match in ASKED.finditer(text)]
+    for (end, words), (following, _) in pairwise([*asked, (len(text), "")]):
+        if not FOLD.search(text, end, following):
+            yield f"no fold before the next question answers {words[:70]!r}"
+
+
 def onward(page: Page) -> Iterator[str]:
     following = next_link(page.path, page.root)
     if following and f"]({following[1]})" not in _end(page.nb).source:
@@ -509,7 +524,7 @@ def size(page: Page) -> Iterator[str]:
 
 
 RULES = [executed, current, clean_outputs, no_private_paths, pictures, listed, frame, sections]
-RULES += [prose, onward, relative_links, tables, tagging, exercises, size]
+RULES += [prose, predictions, onward, relative_links, tables, tagging, exercises, size]
 
 
 def lint(path: Path, root: Path = ROOT) -> list[str]:

@@ -321,6 +321,25 @@ def test_a_figure_without_its_kernel_says_what_to_do(lab, visit):
     assert notebook.get_by_text("model not found").count() == 0
 
 
+def test_a_notebook_that_another_python_ran_is_closed_without_a_question(lab, visit):
+    """Opening is no change, although the kernel tells JupyterLab its own version of Python."""
+    from playwright.sync_api import expect
+
+    chapter = nbformat.read(REPOSITORY / "notebooks" / "ch01_understanding_llms.ipynb", as_version=4)
+    chapter.metadata["language_info"]["version"] = "3.9.99"
+    chapter.cells = chapter.cells[:3]
+    nbformat.write(chapter, lab.course / "notebooks" / "other.ipynb")
+    page = visit.page
+    page.goto(f"{lab.url}/lab/tree/notebooks/other.ipynb?reset&token={TOKEN}")
+    expect(page.get_by_text(re.compile(r"Python 3 .*\| Idle$"))).to_be_visible()
+    page.wait_for_timeout(1000)
+    changed = page.locator(".lm-TabBar-tab.jp-mod-dirty")
+    expect(changed).to_have_count(0)
+    page.get_by_role("menuitem", name="File", exact=True).click()
+    page.get_by_role("menuitem", name=re.compile("^Close Tab")).click()
+    expect(page.locator(".jp-NotebookPanel")).to_have_count(0)
+
+
 def test_make_lab_opens_the_start_page_and_its_links_work(lab, visit):
     from playwright.sync_api import expect
 

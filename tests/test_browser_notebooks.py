@@ -227,11 +227,11 @@ def test_notebook(lab, visit, file, record_property):
     assert answer.startswith("{"), answer
     result = json.loads(answer)
     assert result["problems"] == []
-    moved = 0
-    for index in visit.page.evaluate(WIDGET_CELLS):
-        moved += move_by_hand(visit.page, index)
+    by_hand = [move_by_hand(visit.page, index) for index in visit.page.evaluate(WIDGET_CELLS)]
+    moved, typed = (sum(counts) for counts in zip((0, 0), *by_hand, strict=True))
     source = "\n".join(cell.source for cell in code_cells(read(REPOSITORY / "notebooks" / file)))
     assert result["moved"] > 0 or "widgets.play(" not in source
+    assert typed == source.count("widgets.text(")
     handled = time.monotonic() - before
 
     visit.page.evaluate("() => jupyterapp.commands.execute('docmanager:save')")
@@ -250,13 +250,13 @@ def test_notebook(lab, visit, file, record_property):
 
 
 def move_by_hand(page, index):
-    """Move every control of the widget in a cell with keyboard and mouse; returns how often."""
+    """Move every control of the widget in a cell with keyboard and mouse; returns how often, and the lines typed."""
     page.evaluate(GO_TO, index)
     cell = page.locator(f"[data-test='{index}']")
     picture, alarm, moved = cell.locator("img.widget-image").first, cell.locator("[role=alert]"), 0
     cell.locator(".widget-vbox").first.wait_for()
     if cell.get_by_role("button", name="Send", exact=True).count():
-        return 0  # the chat, which test_browser_chat moves
+        return 0, 0  # the chat, which test_browser_chat moves
     foot = cell.locator(".course-dead")
 
     def settled():
@@ -299,7 +299,8 @@ def move_by_hand(page, index):
             page.wait_for_timeout(150)
             settled()
             moved += 1
-    for line in cell.locator(".widget-text input").all():
+    lines = cell.locator(".widget-text input").all()
+    for line in lines:
         before = settled()
         line.click()
         page.keyboard.type("the dog")
@@ -307,7 +308,7 @@ def move_by_hand(page, index):
         page.wait_for_timeout(300)
         assert settled() != before
         moved += 1
-    return moved
+    return moved, len(lines)
 
 
 def serious_findings(page, axe):

@@ -1,5 +1,6 @@
 """Chapter 2's figures: what their alternative texts say is what was drawn, and nothing is cut off."""
 
+import warnings
 from collections import Counter
 
 import matplotlib as mpl
@@ -79,6 +80,22 @@ def test_the_pieces_fill_the_picture():
     right = max(patch.get_x() + patch.get_width() for patch in short.axes[0].patches)
     assert right <= short.get_figwidth() <= right + 0.2
     assert figures.token_pieces(["The hen. " * 20], TOKENIZER).get_figwidth() <= 7
+
+
+TYPED = ["$$ or $x_1$", "猫の 안녕 🐭", "-" * 200, "word " * 40, "\t", " ", "<|endoftext|>"]
+
+
+@pytest.mark.parametrize("text", TYPED)
+def test_whatever_a_reader_types_can_be_drawn(text):
+    """No formula is read into it, no character is missing in the font, no piece is wider than the picture."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fig = figures.token_pieces([text], TOKENIZER)
+        fig.draw_without_rendering()
+    boxes = [patch.get_window_extent() for patch in fig.axes[0].patches]
+    pieces = [label.get_window_extent() for label in fig.axes[0].texts if label.get_fontsize() == 9]
+    assert fig.get_figwidth() <= 7 and len(boxes) == len(pieces)
+    assert all(box.x0 <= piece.x0 and piece.x1 <= box.x1 for box, piece in zip(boxes, pieces, strict=True))
 
 
 def test_labels_of_the_tables_are_within_the_picture():

@@ -4,13 +4,17 @@ import base64
 import copy
 import io
 import json
+import os
 import platform
 import re
+import shutil
+import subprocess
 import sys
 
 import nbclient
 import nbformat
 import pytest
+import yaml
 from jupyter_client.kernelspec import get_kernel_spec
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
@@ -184,6 +188,7 @@ def figure(text=ALT, alt=ALT):
     return change
 
 
+FOLDED = "<details><summary>What to compare it with</summary>\n\nThree.\n\n</details>"
 BROKEN = {
     "not executed": (put(PLAIN, execution_count=None), "execution count None instead of 5"),
     "executed twice": (put(PLAIN, execution_count=7), "execution count 7 instead of 5"),
@@ -220,6 +225,14 @@ BROKEN = {
     "skipped level": (source(COUNTING, "### Exercise", "#### Exercise"), "skips a level"),
     "exclamation": (source(SECTION, "Text about", "Great! Text about"), "an exclamation mark"),
     "bullets": (source(COUNTING, "- one", "- one\n" * 30), "are bullets"),
+    "a prediction without a fold": (source(SECTION, "Text", "*Before you run it:* how many? Text"), "no fold before"),
+    "two predictions, one fold": (
+        source(SECTION, "Text", f"Do. Predict one.\n\n*Your turn, before you look:* two?\n\n{FOLDED}\n\nText"),
+        "no fold before the next question answers 'Predict one.'",
+    ),
+    "a fold without empty lines": (source(SECTION, "Text", FOLDED.replace("\n\n", "\n") + "\n\nText"), "a fold is not"),
+    "a fold without an end": (source(SECTION, "Text", FOLDED.replace("</details>", "") + "\n\nText"), "a fold is not"),
+    "a fold without a beginning": (source(SECTION, "Text", f"{FOLDED}\n\n</details>\n\nText"), "a fold is not"),
     "old table of notebooks": (source(END, "A sum.", "old".join(TABLE)), "the table of notebooks is not that of"),
     "dead link": (source(SECTION, "(ch09_sample.ipynb)", "(ch08_gone.ipynb#x)"), "ch08_gone.ipynb#x leads nowhere"),
     "absolute link": (source(SECTION, "(ch09_sample.ipynb)", "(/ch09_sample.ipynb)"), "leads nowhere"),
@@ -255,6 +268,13 @@ def test_broken_sample_is_refused(course, name):
     problems = course(nb)
     assert any(message in problem for problem in problems), problems
     assert len(problems) <= 3, problems  # and hardly anything else is called wrong
+
+
+def test_a_prediction_with_a_folded_answer_is_in_order(course):
+    nb = sample()
+    source(SECTION, "Text", "*Before you run it:* how many? Text")(nb)
+    source(COUNTING, "A list:", f"{FOLDED}\n\nA list:")(nb)
+    assert course(nb) == []
 
 
 def test_allowed_tags(course):
@@ -410,6 +430,31 @@ def test_links(course, tmp_path):
     course(nb, sealed=False)
     links(course.path, tmp_path)
     assert any("make refresh" in problem for problem in lint(course.path, tmp_path))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the workflow runs on Linux")
+def test_a_fork_gets_its_own_address_on_the_first_push(tmp_path):
+    """What the workflow runs, with a make-believe python and git that only write down how they were called."""
+    (job,) = yaml.safe_load((ROOT / ".github" / "workflows" / "links.yml").read_text(encoding="utf-8"))["jobs"].values()
+    known, stamp = [step["run"] for step in job["steps"] if "run" in step]
+    assert all(step["if"] == "steps.address.outputs.known != 'true'" for step in job["steps"][2:])
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for name in ("python", "git"):
+        (tmp_path / name).write_text(f'#!/bin/sh\necho "{name} $@" >> log\n')
+        (tmp_path / name).chmod(0o755)
+    said = tmp_path / "said"
+    said.touch()
+    variables = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "GITHUB_REPOSITORY": "reader/fork"}
+    for script in (known, stamp, known):
+        assert said.read_text() == ""
+        subprocess.run(
+            ["bash", "-e", "-c", script], cwd=tmp_path, env={**variables, "GITHUB_OUTPUT": str(said)}, check=True
+        )
+    assert said.read_text() == "known=true\n"
+    before, after = ((folder / "pyproject.toml").read_text(encoding="utf-8") for folder in (ROOT, tmp_path))
+    assert after == before.replace(repository(), "reader/fork")
+    log = (tmp_path / "log").read_text().splitlines()
+    assert log[1] == "python -m tests.notebooks links" and log[-1] == "git push"
 
 
 def test_repository_comes_from_pyproject():

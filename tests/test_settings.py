@@ -1,12 +1,15 @@
 """How the course runs: the two profiles, the choice of a device, and no change of the process unless asked for."""
 
+import asyncio
 import dataclasses
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import nbformat
 import pytest
 import torch
 
@@ -193,13 +196,16 @@ def test_memory_settings_of_the_process_change_only_when_asked(asked, calls):
 
 
 class TestServerConfig:
-    """The hook in .jupyter that `make lab` gives to JupyterLab's server."""
+    """What `make lab` tells JupyterLab's server by the file in .jupyter."""
+
+    def config(self):
+        config = SimpleNamespace(FileContentsManager=SimpleNamespace(), ServerApp=SimpleNamespace())
+        path = REPOSITORY / ".jupyter" / "jupyter_server_config.py"
+        exec(path.read_text(encoding="utf-8"), {"get_config": lambda: config, "__name__": "config"})
+        return config
 
     def hook(self):
-        config = SimpleNamespace(FileContentsManager=SimpleNamespace())
-        path = REPOSITORY / ".jupyter" / "jupyter_server_config.py"
-        exec(path.read_text(encoding="utf-8"), {"get_config": lambda: config})
-        return config.FileContentsManager.pre_save_hook
+        return self.config().FileContentsManager.pre_save_hook
 
     @pytest.mark.parametrize(
         ("data", "saved"),
@@ -218,3 +224,16 @@ class TestServerConfig:
 
     def test_other_files_are_left_alone(self):
         self.hook()(model={"type": "file", "content": "text"}, path="a.txt", contents_manager=None)
+
+    def test_a_notebook_is_opened_as_if_this_python_had_saved_it(self, tmp_path):
+        language = {"name": "python", "version": "3.1.4", "file_extension": ".py"}
+        nbformat.write(nbformat.v4.new_notebook(metadata={"language_info": language}), tmp_path / "a.ipynb")
+        nbformat.write(nbformat.v4.new_notebook(metadata={"language_info": {"name": "R"}}), tmp_path / "b.ipynb")
+        (tmp_path / "c.txt").write_text("text")
+        files = self.config().ServerApp.contents_manager_class(root_dir=str(tmp_path))
+        opened = asyncio.run(files.get("a.ipynb"))["content"]["metadata"]["language_info"]
+        assert opened == {**language, "version": platform.python_version()}
+        assert asyncio.run(files.get("b.ipynb", content=True))["content"]["metadata"]["language_info"] == {"name": "R"}
+        assert asyncio.run(files.get("a.ipynb", False))["content"] is None
+        assert asyncio.run(files.get("c.txt"))["content"] == "text"
+        assert len(asyncio.run(files.get(""))["content"]) == 3

@@ -522,6 +522,17 @@ def test_main_prints_and_returns_the_status(monkeypatch, capsys):
         assert "of a library" not in text and check.WORDS[status] in text and ("fix it" in text) == (status != "ok")
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_people_are_told_that_it_takes_a_moment(monkeypatch, capsys, terminal):
+    """Before it begins to look, and apart from the report; a program that reads it is told nothing."""
+    said = []
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    monkeypatch.setattr(check, "collect", lambda profile: said.append(capsys.readouterr().err) or made_up())
+    assert check.main(["--json"]) == 0
+    assert said == ["Looking at Python, packages, devices and data: about ten seconds.\n" if terminal else ""]
+    json.loads(capsys.readouterr().out)
+
+
 @pytest.mark.parametrize("width", [40, 60, 88, 200])
 def test_lines_fit_the_terminal_and_the_last_says_what_to_do(width):
     packages = check.check_packages(find=lambda name: None if name in ("pandas", "tqdm") else "99.0")

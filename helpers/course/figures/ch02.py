@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from .. import plots
 from ..plots import arrow, box, canvas, decimals, describe, heatmap, subplots, visible, write
-from .shared import box_row, rows_that_fit
+from .shared import box_row, drawable, rows_that_fit
 
 
 def pipeline(text: str, tokenizer: Any, numbers: torch.Tensor) -> Figure:
@@ -67,16 +67,20 @@ def word_map(words: Mapping[str, tuple[float, float]], groups: Mapping[str, Sequ
 
 
 def token_pieces(lines: Sequence[str], tokenizer: Any) -> Figure:
-    """Each line cut into its tokens: coloured pieces with their ids below; a dot stands for a space."""
+    """Each line cut into its tokens: coloured pieces with their ids below; a dot stands for a space.
+
+    What the font lacks is drawn as a box, so that any text may be cut.
+    """
     rows, words = [], []
     for line in lines:
+        ids = tokenizer.encode(line, allowed_special="all")
+        pieces = [tokenizer.decode_single_token_bytes(token_id) for token_id in ids]
         tokens: list[tuple[str, str, float]] = []  # pieces with their ids and widths
-        for token_id in tokenizer.encode(line, allowed_special="all"):
-            piece = visible(tokenizer.decode_single_token_bytes(token_id))
-            width = max(plots.CHAR_WIDTH * len(piece) + 0.2, plots.CHAR_WIDTH * len(str(token_id)) + 0.06)
-            tokens.append((piece, str(token_id), width))
+        for piece, token_id in zip(map(drawable, pieces), map(str, ids), strict=True):
+            widths = len(piece.replace(r"\$", "$")) * plots.CHAR_WIDTH + 0.2, len(token_id) * plots.CHAR_WIDTH + 0.06
+            tokens.append((piece, token_id, max(widths)))
         rows += [[tokens[k] for k in row] for row in rows_that_fit([width for *_, width in tokens], 6.84)]
-        words.append(" | ".join(f"{piece} {token_id}" for piece, token_id, _ in tokens))
+        words.append(" | ".join(f"{visible(piece)} {token_id}" for piece, token_id in zip(pieces, ids, strict=True)))
     height = 0.72 * len(rows) + 0.05
     fig, ax = canvas(max(sum(width for *_, width in row) for row in rows) + 0.16, height)
     for number, row in enumerate(rows):

@@ -237,7 +237,7 @@ def _steps(
     ended = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
     # A cache repeats what the course's models do, without dropout: a model that differs computes by itself.
     llama = is_course_llama(model)
-    cached = use_cache and (llama or is_course_gpt(model)) and not any(module.training for module in model.modules())
+    cached = use_cache and (llama or is_course_gpt(model)) and not _drops(model)
     make_cache, forward = (LlamaCache, forward_last) if llama else (KVCache, forward_cached)
     cache = next_ids = None
     for step in range(max_new_tokens):
@@ -261,6 +261,11 @@ def _steps(
                 return
         tokens[rows, lengths + step] = next_ids[:, 0]
         yield next_ids[:, 0].tolist(), logits
+
+
+def _drops(model: torch.nn.Module) -> bool:
+    """Whether a model draws dropout masks. (Layers that were added to it later may be in training mode without any.)"""
+    return any(isinstance(part, torch.nn.Dropout) and part.training and part.p > 0 for part in model.modules())
 
 
 def context_length(model: torch.nn.Module) -> int | None:

@@ -25,6 +25,7 @@ from .bpe import BPETokenizer, train_bpe
 from .files import first_line, write_whole
 from .generation import generate_batch
 from .gguf import GGUFTensor, dequantize, read_gguf, write_gguf
+from .guards import evaluation_mode
 from .instructions import Entry, PromptStyle, answer_entries
 from .llama import SMOLLM2_CONFIG_135M, LlamaModel, rotary_tables
 from .texts import DataFile, cache_dir, find, load_text
@@ -300,13 +301,15 @@ def ask_smollm2(
 def smollm2_judge(model: torch.nn.Module, tokenizer: SmolTokenizer, max_new_tokens: int = 6) -> Callable[[str], str]:
     """A function from a prompt to an answer, for `generate_model_scores(..., ask=...)`: a weak judge.
 
-    The answer begins with "Score:", which is put into the model's mouth: left to itself it seldom states a score.
+    The answer begins with "Score:", which is put into the model's mouth: left to itself it seldom states a score. The
+    model is put into evaluation mode for this.
     """
     end = tokenizer.special_tokens["<|im_end|>"]
 
     def judge(prompt: str) -> str:
         ids = SMOLLM2.encode({"instruction": prompt, "input": ""}, tokenizer, answer="Score:")
-        (written,) = generate_batch(model, [ids], max_new_tokens, model.context_length, eos_id=end)
+        with evaluation_mode(model):
+            (written,) = generate_batch(model, [ids], max_new_tokens, model.context_length, eos_id=end)
         return "Score:" + tokenizer.decode(written).partition("\n")[0]
 
     return judge

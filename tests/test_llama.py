@@ -33,7 +33,9 @@ from helpers import (
 )
 from helpers.gpt import gpt_config
 from helpers.llama import forward_last, llama_parameters
+from helpers.speed.blockwise import BlockwiseAttention
 from helpers.speed.chosen import logits_at
+from helpers.speed.fused_llama import FusedGroupedQueryAttention
 from helpers.speed.parts import is_course_llama
 
 TINY = {
@@ -219,8 +221,13 @@ class TestCache:
             generate_text_simple(model, torch.tensor([row]), 10, 32)[0, len(row) :].tolist() for row in rows
         ]
 
-    def test_generate_reads_each_token_once(self, monkeypatch):
-        model, seen = tiny_llama(), []
+    @pytest.mark.parametrize("mode", ["evaluation", "training", "LoRA"])
+    def test_generate_reads_each_token_once(self, mode, monkeypatch):
+        """Without dropout, the mode changes nothing; LoRA layers begin in training mode in whatever they are put."""
+        model, seen = tiny_llama().train(mode == "training"), []
+        if mode == "LoRA":
+            replace_linear_with_lora(model, rank=2, alpha=4)
+        assert any(module.training for module in model.modules()) is (mode != "evaluation")
         plain = LlamaModel.hidden_states
         hook = lambda self, idx, cache=None: (seen.append(tuple(idx.shape)), plain(self, idx, cache))[1]  # noqa: E731
         monkeypatch.setattr("helpers.speed.parts._HIDDEN_STATES", hook)
@@ -317,6 +324,29 @@ class TestWhatALearnerChanges:
         assert_close(fused(IDS), model(IDS), rtol=1e-4, atol=1e-4)
         assert is_course_llama(fused)
         assert torch.equal(generate(fused, IDS, 8, 32), generate_text_simple(model, IDS, 8, 32))
+
+    @pytest.mark.parametrize("kv_heads", [1, 2, 6])
+    @pytest.mark.parametrize("num_tokens", [7, 150])
+    def test_fused_attention_in_bfloat16(self, num_tokens, kv_heads, monkeypatch):
+        """Outputs and gradients are those of the class as taught in float32, to bfloat16's precision."""
+        blockwise, apply = [], BlockwiseAttention.apply
+        monkeypatch.setattr(BlockwiseAttention, "apply", lambda x: blockwise.append(x.dtype) or apply(x))
+        torch.manual_seed(0)
+        plain = GroupedQueryAttention({**TINY, "emb_dim": 48, "n_kv_heads": kv_heads})
+        fused = copy.deepcopy(plain)
+        fused.__class__ = FusedGroupedQueryAttention
+        x, weight, positions = *torch.randn(2, 3, num_tokens, 48), torch.arange(num_tokens)[None]
+        tables = [table[positions][:, None] for table in rotary_tables(8, num_tokens, 10_000.0)]
+        found = []
+        for attention, fast in ((plain, False), (fused, True)):
+            given = x.clone().requires_grad_()
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
+                out = attention(given, positions, *tables)
+            (out * weight).sum().backward()
+            found.append([out, given.grad, *(parameter.grad for parameter in attention.parameters())])
+        assert blockwise == [torch.bfloat16]
+        for expected, got in zip(*found, strict=True):
+            assert (got - expected).norm() < 0.02 * expected.norm()
 
     @torch.no_grad()
     def test_logits_at(self):

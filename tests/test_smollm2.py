@@ -5,6 +5,7 @@ What needs the real file runs where it is on the machine; the same is tested on 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from helpers.bpe import BPETokenizer
 from helpers.generation import generate
 from helpers.gguf import read_gguf, write_gguf
 from helpers.judges import generate_model_scores
+from helpers.llama import LlamaModel
+from helpers.lora import replace_linear_with_lora
 from helpers.smollm2 import (
     MISSING,
     SMOLLM2,
@@ -31,7 +34,6 @@ from helpers.smollm2 import (
     smollm2_tokenizer,
     write_stand_in,
 )
-from helpers.speed.fused_llama import fuse_llama
 from helpers.texts import DataFile
 
 FILE = find_smollm2()
@@ -47,8 +49,25 @@ def small_file(tmp_path_factory):
 
 @pytest.fixture(name="real", scope="module")
 def real_model():
-    model, cfg, tokenizer = load_smollm2(FILE)
-    return fuse_llama(model), cfg, tokenizer
+    """The model as it is loaded, its configuration and its tokenizer."""
+    return load_smollm2(FILE)
+
+
+@pytest.fixture(name="real_tokenizers", scope="module")
+def both_tokenizers():
+    """Ours and transformers'."""
+    return smollm2_tokenizer(read_gguf(FILE)[0]), their_tokenizer(FILE)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def the_gguf_package_does_things_once():
+    """For one model, transformers has it take a file apart several times and make a table of names for each module."""
+    import gguf
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("GGUFReader", "get_tensor_name_map"):
+            patch.setattr(gguf, name, functools.cache(getattr(gguf, name)))
+        yield
 
 
 def in_transformers(path):
@@ -178,35 +197,36 @@ TEXTS = [
 
 
 class TestTokenizer:
-    def check(self, path, texts):
+    def check(self, ours, theirs, texts):
         """Against transformers with the cutting that SmolLM2's own tokenizer.json has: digits, then as GPT-2."""
-        from tokenizers import pre_tokenizers
+        from tokenizers import Tokenizer, pre_tokenizers
 
-        ours, theirs = smollm2_tokenizer(read_gguf(path)[0]), their_tokenizer(path)
         cutting = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-        theirs.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(cutting)
+        theirs = Tokenizer.from_str(theirs.backend_tokenizer.to_str())
+        theirs.pre_tokenizer = pre_tokenizers.Sequence(cutting)
         for text in texts:
-            ids = theirs(text, add_special_tokens=False)["input_ids"]
+            ids = theirs.encode(text, add_special_tokens=False).ids
             assert ours.encode_ordinary(text) == ids, text
             assert ours.decode(ids) == text
-        return ours, theirs
 
     def test_small(self, small):
-        ours, _ = self.check(small, TEXTS)
+        ours = smollm2_tokenizer(read_gguf(small)[0])
+        self.check(ours, their_tokenizer(small), TEXTS)
         assert ours.n_vocab == 640 and isinstance(ours, BPETokenizer)
 
     @needs_file
-    def test_real(self):
-        ours, _ = self.check(FILE, TEXTS)
+    def test_real(self, real_tokenizers):
+        ours, theirs = real_tokenizers
+        self.check(ours, theirs, TEXTS)
         assert ours.n_vocab == 49_152
         assert ours.encode("<|im_start|>hi<|im_end|>", allowed_special="all") == [1, *ours.encode_ordinary("hi"), 2]
         with pytest.raises(ValueError, match="name it in allowed_special"):
             ours.encode("<|im_end|>")
 
     @needs_file
-    def test_as_transformers_reads_the_file(self):
+    def test_as_transformers_reads_the_file(self, real_tokenizers):
         """Its reader does not know this file's cutting and cuts as GPT-2: the same but for spaces before a digit."""
-        ours, theirs = smollm2_tokenizer(read_gguf(FILE)[0]), their_tokenizer(FILE)
+        ours, theirs = real_tokenizers
         for text in TEXTS:
             assert ours.encode_ordinary(text) == theirs(text, add_special_tokens=False)["input_ids"], text
         assert theirs("a   7", add_special_tokens=False)["input_ids"] != ours.encode_ordinary("a   7")
@@ -218,7 +238,7 @@ class TestTokenizer:
         for _ in range(200):
             picks = torch.randint(0, len(letters), (30,), generator=generator).tolist()
             texts.append("".join(letters[pick] for pick in picks))
-        self.check(small, texts)
+        self.check(smollm2_tokenizer(read_gguf(small)[0]), their_tokenizer(small), texts)
 
     def test_another_kind_is_refused(self, small):
         metadata = read_gguf(small)[0]
@@ -232,23 +252,23 @@ class TestTokenizer:
 
 
 class TestWeights:
-    def logits(self, path, tolerance):
-        model, _, tokenizer = load_smollm2(path)
+    def check(self, model, tokenizer, path, tolerance):
         ids = torch.tensor([tokenizer.encode_ordinary("The capital of France is Paris, and that of Italy is")])
         with torch.no_grad():
             ours, expected = model(ids), in_transformers(path)(ids).logits
         assert ours.shape == expected.shape
         assert (ours - expected).abs().max() < tolerance
         assert ours.std() > 100 * tolerance
-        return model
 
     def test_small(self, small):
-        model = self.logits(small, 1e-4)
+        model, _, tokenizer = load_smollm2(small)
+        self.check(model, tokenizer, small, 1e-4)
         assert model.out_head.weight is model.tok_emb.weight and not model.training
 
     @needs_file
-    def test_real(self):
-        self.logits(FILE, 1e-3)
+    def test_real(self, real):
+        model, _, tokenizer = real
+        self.check(model, tokenizer, FILE, 1e-3)
 
     def test_files_of_another_kind(self, small, tmp_path):
         metadata, tensors = read_gguf(small)
@@ -276,8 +296,8 @@ class TestWeights:
 
 class TestConversation:
     @needs_file
-    def test_the_frame_is_the_models_own_template(self):
-        ours, theirs = smollm2_tokenizer(read_gguf(FILE)[0]), their_tokenizer(FILE)
+    def test_the_frame_is_the_models_own_template(self, real_tokenizers):
+        ours, theirs = real_tokenizers
         for text in ("What is the capital of France?", "Add 12 and 7.", "two\nlines"):
             messages = [{"role": "user", "content": text}]
             options = {"add_generation_prompt": True, "tokenize": False}
@@ -356,6 +376,31 @@ class TestJudge:
         assert tokenizer.decode(ids).endswith("<|im_start|>assistant\nScore:")
         written = tokenizer.decode(generate(model, [ids], 4, 256)[0, len(ids) :].tolist())
         assert smollm2_judge(model, tokenizer, max_new_tokens=4)("Give a score.") == "Score:" + written.split("\n")[0]
+
+    def test_each_token_is_read_once(self, small, monkeypatch):
+        """Also by a model with LoRA, whose layers begin in training mode: the prompt, then one token after another."""
+        model, _, tokenizer = load_smollm2(small)
+        replace_linear_with_lora(model, rank=2, alpha=4)
+        seen, plain = [], LlamaModel.hidden_states
+
+        def reading(self, idx, cache=None):
+            seen.append(idx.shape[1])
+            return plain(self, idx, cache)
+
+        monkeypatch.setattr("helpers.speed.parts._HIDDEN_STATES", reading)
+        monkeypatch.setattr(LlamaModel, "hidden_states", reading)
+        smollm2_judge(model, tokenizer, max_new_tokens=4)("Give a score.")
+        prompt = SMOLLM2.encode({"instruction": "Give a score.", "input": ""}, tokenizer, "Score:")
+        assert seen == [len(prompt), 1, 1, 1]
+
+    def test_it_judges_in_evaluation_mode(self, small):
+        model, _, tokenizer = load_smollm2(small)
+        judge = smollm2_judge(model, tokenizer, max_new_tokens=8)
+        expected, part = judge("Give a score."), model.trf_blocks[0].ff
+        part.down = torch.nn.Sequential(part.down, torch.nn.Dropout(0.9))
+        assert judge("Give a score.") == expected
+        model.train()
+        assert judge("Give a score.") == expected and model.training
 
 
 def test_helpers_does_not_load_it():

@@ -11,6 +11,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..llama import GroupedQueryAttention, LayerCache, LlamaModel, RMSNorm, rotate
+from .blockwise import BlockwiseAttention
 from .few_rows import linear_few_rows
 from .parts import is_course_llama, register_fused, register_linear
 
@@ -32,7 +33,8 @@ class FewRowsLinear(nn.Linear):
 class FusedGroupedQueryAttention(GroupedQueryAttention):
     """`GroupedQueryAttention` that copies no keys: for one new token, the queries of a group are rows of one product.
 
-    For several tokens it goes through `scaled_dot_product_attention`, which never stores all of the weights.
+    For several tokens it goes through `scaled_dot_product_attention`, which never stores all of the weights, and in
+    bfloat16 on a CPU through `BlockwiseAttention`.
     """
 
     def forward(
@@ -47,6 +49,11 @@ class FusedGroupedQueryAttention(GroupedQueryAttention):
         projected = (self.W_query(x), self.W_key(x), self.W_value(x))
         queries, keys, values = (y.view(batch, num_tokens, -1, self.head_dim).transpose(1, 2) for y in projected)
         queries, keys = rotate(queries, cos, sin), rotate(keys, cos, sin)
+        if kept is None and values.is_cpu and values.dtype == torch.bfloat16:
+            shared_by = self.num_heads // self.num_kv_heads
+            keys, values = (y.to(values).repeat_interleave(shared_by, dim=1) for y in (keys, values))
+            packed = torch.stack((queries.to(values), keys, values), dim=1)  # (B, 3, H, T, D)
+            return self.out_proj(BlockwiseAttention.apply(packed.permute(0, 3, 1, 2, 4)).flatten(2))
         if kept is None:
             mixed = F.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True)
             return self.out_proj(mixed.transpose(1, 2).reshape(batch, num_tokens, -1))

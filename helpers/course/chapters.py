@@ -269,7 +269,7 @@ NOTEBOOKS = (
         builds="RMSNorm, rotary positions, SwiGLU and grouped-query attention in the place of GPT's parts; a reader "
         "for GGUF files; from it an assistant with 135 million parameters, fine-tuned with LoRA and tried as a judge",
         minutes=120,
-        seconds=(55, 200),
+        seconds=(42, 110),
         arithmetic=0.8,
         needs=("3", "4", "7", "E", "bonus-bpe", "bonus-kv-cache"),
     ),

@@ -3,8 +3,8 @@
     python -m helpers.make.assistant train helpers/assets/course_model/assistant.safetensors
     python -m helpers.make.assistant evaluate --adapter helpers/assets/course_model/assistant.safetensors
 
-It is chapter 7's recipe for half an hour instead of a minute: the same prompt style, the same loss on the answers only,
-but `--entries` practice entries (see `helpers.make.instruction_set`), each seen `--epochs` times. Only an adapter is
+It is chapter 7's recipe for 40 minutes instead of one: the same prompt style, the same loss on the answers only, but
+`--entries` practice entries (see `helpers.make.instruction_set`), each seen `--epochs` times. Only an adapter is
 trained, so that the result is a file of less than 3 MB beside the course model. The training saves as it goes; after an
 interruption, the same command goes on from the last save.
 

@@ -415,19 +415,6 @@ class TestRuns:
         command("train", tokens, tmp_path / "run.pt", "--updates", 40, *MIX, *SIZE)
         same_run(tmp_path / "run.pt", run)
 
-    def test_dropout(self, tokens, tmp_path):
-        """It is that of the command, also after a resumption, and not in the file that is written."""
-        options = (*MIX, "--batch", 4, "--dropout", 0.2)
-        for name, parts in {"one": (20,), "two": (9, 11)}.items():
-            for updates in parts:
-                command("train", tokens, tmp_path / name, "--updates", updates, *SIZE, *options)
-        same_run(tmp_path / "one", tmp_path / "two")
-        command("train", tokens, tmp_path / "none", "--updates", 20, *MIX, *SIZE)
-        weights = [read_checkpoint(tmp_path / name)["model"]["tok_emb.weight"] for name in ("one", "none")]
-        assert not torch.equal(*weights)
-        command("decay", tokens, tmp_path / "one", tmp_path / "model", "--updates", 5, *options)
-        assert load_course_model(tmp_path / "model")[1]["drop_rate"] == 0.0
-
     @pytest.mark.parametrize("update", [12, 29])
     def test_an_interrupted_decay(self, tokens, run, model, tmp_path, monkeypatch, update):
         options = (tokens, run, tmp_path / "model.safetensors", "--updates", 30, *MIX, "--batch", 4)

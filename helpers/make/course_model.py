@@ -76,7 +76,7 @@ def tied_model(cfg: dict[str, Any]) -> GPTModel:
 
 def with_other_table(model: GPTModel, table: torch.Tensor) -> GPTModel:
     """A plain copy of a tied model on the CPU, in evaluation mode, with another token embedding (V, emb_dim)."""
-    copy = tied_model({**model_config(model), "vocab_size": len(table), "drop_rate": 0.0})
+    copy = tied_model({**model_config(model), "vocab_size": len(table)})
     weights = {name: weight.cpu() for name, weight in model.state_dict().items()}
     copy.load_state_dict({**weights, "tok_emb.weight": table.cpu(), "out_head.weight": table.cpu()})
     return copy.eval()
@@ -93,12 +93,6 @@ def with_classes(full: GPTModel, classes: Classes) -> GPTModel:
 def with_all_tokens(model: GPTModel, classes: Classes) -> GPTModel:
     """A model of the whole vocabulary from one of classes: the tokens of class 0 share a row."""
     return with_other_table(model, model.tok_emb.weight.detach().cpu()[torch.from_numpy(classes.of_token)])
-
-
-def set_dropout(model: GPTModel, rate: float) -> None:
-    """Drop so many of the embeddings and of what layers add to a shortcut; attention weights stay whole, for speed."""
-    for place in (model.drop_emb, *(block.drop_shortcut for block in model.trf_blocks)):
-        place.p = rate
 
 
 class ClassLoss:
@@ -139,7 +133,7 @@ class MuonAndAdamW:
             raise ImportError(f"torch.optim.Muon is in torch from 2.9 on, and this is torch {torch.__version__}")
         matrices = [parameter for parameter in model.trf_blocks.parameters() if parameter.dim() == 2]
         others = [parameter for parameter in model.parameters() if not any(parameter is matrix for matrix in matrices)]
-        muon = torch.optim.Muon(matrices, weight_decay=0.1, momentum=0.95)
+        muon = torch.optim.Muon(matrices, weight_decay=0.01, momentum=0.95)
         self.parts = (muon, torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.01, fused=True))
 
     @property
@@ -176,8 +170,7 @@ class Run:
         if state is not None and state["extra"].get("classes") != self.classes.checksum:
             raise ValueError(f"{checkpoint} is not a run on {options.tokens}: its classes are others")
         torch.manual_seed(self.seed)
-        self.model = self._first_model() if state is None else tied_model({**state["config"], "drop_rate": 0.0})
-        set_dropout(self.model, options.dropout)
+        self.model = self._first_model() if state is None else tied_model(state["config"])
         fuse(self.model).to(self.device)
         self.optimizer = MuonAndAdamW(self.model)
         if state is not None:
@@ -328,7 +321,6 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
         add[command]("--mix", type=assignments, required=True, help="weights of the sources: stories=45,dialogue=20")
         add[command]("--batch", type=at_least_one, default=12, help="windows per update (default 12)")
         add[command]("--rate", type=float, default=1.0, help="factor for both learning rates")
-        add[command]("--dropout", type=float, default=0.0, help="for sources read many times (default 0)")
         add[command]("--exact", action="store_true", help="never estimate the softmax")
         add[command]("--save-every", type=at_least_one, default=200, metavar="UPDATES")
         add[command]("--eval-every", type=at_least_one, default=500, metavar="UPDATES")

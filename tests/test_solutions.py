@@ -153,3 +153,16 @@ def test_links_are_stamped_both_ways(tmp_path):
     assert f"(../{SOLUTIONS}#cell-id={ids[appendix][2]})" in bonus.read_text()
     assert f"(ch09_sample.ipynb#cell-id={ids[chapter][1]})" in appendix.read_text()
     assert f"(bonus/bpe.ipynb#cell-id={ids[bonus][1]})" in appendix.read_text()
+
+
+def test_a_solution_is_in_its_notebooks_section():
+    """Each section names its notebook, and its exercises lead to statements there and nowhere else."""
+    section, found = None, 0
+    for cell in nbformat.read(ROOT / "notebooks" / SOLUTIONS, as_version=4).cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("## "):
+            notebook = re.search(r"^From \[.*?\]\((.*?)\)", cell.source, re.MULTILINE)
+            section = notebook and notebook[1]
+        elif statement := re.search(r"\[To the statement\]\((.*?)#", cell.source):
+            found += 1
+            assert statement[1] == section, cell.source.splitlines()[0]
+    assert found > 100

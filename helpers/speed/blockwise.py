@@ -26,7 +26,7 @@ class BlockwiseAttention(torch.autograd.Function):
     def forward(ctx, projected: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(projected)
         context = torch.empty_like(projected[:, :, 0], memory_format=torch.contiguous_format)
-        for texts, result in zip(*_groups(projected, context), strict=True):
+        for texts, result in _groups(projected, context):
             queries, keys, values = _by_head(texts)
             for block, weights in _blocks_of_weights(queries, keys):
                 result[:, block] = _by_text(torch.bmm(weights, values[:, : block.stop]), len(texts))
@@ -37,7 +37,7 @@ class BlockwiseAttention(torch.autograd.Function):
     def backward(ctx, grad: torch.Tensor) -> torch.Tensor:
         (projected,) = ctx.saved_tensors
         d_projected = torch.empty_like(projected)
-        for texts, d_texts, d_result in zip(*_groups(projected, d_projected, grad), strict=True):
+        for texts, d_texts, d_result in _groups(projected, d_projected, grad):
             queries, keys, values = _by_head(texts)
             (d_context,) = _by_head(d_result.unsqueeze(2))
             d_keys, d_values = (torch.zeros_like(keys, dtype=torch.float32) for _ in range(2))
@@ -53,10 +53,10 @@ class BlockwiseAttention(torch.autograd.Function):
         return d_projected
 
 
-def _groups(*tensors: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
-    """Each of the tensors (B, T, ...) cut into groups of texts."""
+def _groups(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    """The same group of texts from each of the tensors (B, T, ...), one group after another."""
     size = max(1, TOKENS // tensors[0].shape[1])
-    return [tensor.split(size) for tensor in tensors]
+    return zip(*(tensor.split(size) for tensor in tensors), strict=True)
 
 
 def _by_head(texts: torch.Tensor) -> torch.Tensor:

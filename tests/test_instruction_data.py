@@ -17,6 +17,7 @@ from helpers.make.instruction_facts import FACTS, facts
 from helpers.make.instruction_kinds import LABELS, SKILLS
 from helpers.make.instruction_set import (
     INSTRUCTIONS_FILE,
+    draw,
     kinds,
     main,
     make_entries,
@@ -128,6 +129,16 @@ class TestKinds:
             "write freely": 6,
         }
         assert shares == pytest.approx(expected, abs=0.5)
+
+    def test_a_factor_makes_a_group_commoner(self):
+        """Three times as many entries to choose in as of the others, beside their own shares; none comes twice."""
+        counts = []
+        for factors in (None, {"choose from a few": 3.0}):
+            drawn = draw(2000, factors=factors)
+            assert len({(entry["instruction"], entry["input"]) for _, entry in drawn}) == 2000
+            counts.append(sum(kind in GROUPS["choose from a few"] for kind, _ in drawn))
+        plain, more = (count / (2000 - count) for count in counts)
+        assert more == pytest.approx(3 * plain, rel=0.2)
 
     def test_kind_of(self):
         assert [kind_of(entry) for entry in ENTRIES] == kinds()

@@ -1,6 +1,8 @@
 """What all tests share: one thread per process, how many processes and in which order, and "The Verdict"."""
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -79,3 +81,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def the_verdict() -> str:
     """The text of the book's chapters 2 and 5 and of its appendix D."""
     return (ROOT / "tests" / "fixtures" / "the-verdict.txt").read_text(encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def figures_closed() -> Iterator[None]:
+    """Close what a test has drawn: pyplot keeps open figures, and at twenty it warns in whichever test comes next."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")

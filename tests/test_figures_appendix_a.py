@@ -1,6 +1,5 @@
 """Appendix A's figures: the computation graph that is drawn is autograd's, and loading times add up."""
 
-import matplotlib.pyplot as plt
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,12 +9,6 @@ from helpers.course.figures import appendix_a as figures
 
 X = torch.tensor([[-1.2, 3.1], [-0.9, 2.9], [-0.5, 2.6], [2.3, -1.1], [2.7, -1.5]])
 Y = torch.tensor([0, 0, 0, 1, 1])
-
-
-@pytest.fixture(autouse=True)
-def figures_closed():
-    yield
-    plt.close("all")
 
 
 class TestGraph:

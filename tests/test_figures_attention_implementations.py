@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import pytest
 from matplotlib.patches import Rectangle
 
@@ -11,12 +10,6 @@ from helpers import plots
 from helpers.course.figures import attention_implementations as figures
 
 mpl.use("Agg")
-
-
-@pytest.fixture(autouse=True)
-def figures_closed():
-    yield
-    plt.close("all")
 
 
 def texts(ax):

@@ -4,7 +4,6 @@ import warnings
 from collections import Counter
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import pytest
 import torch
 
@@ -15,12 +14,6 @@ mpl.use("Agg")
 TOKENIZER = get_tokenizer()
 TOKENS = ["The", " ladder", " went", " down", " the", " hill", "."]
 ROWS = torch.arange(28.0).view(7, 4) / 10
-
-
-@pytest.fixture(autouse=True)
-def figures_closed():
-    yield
-    plt.close("all")
 
 
 def words_on(fig):

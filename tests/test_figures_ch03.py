@@ -4,7 +4,6 @@ import ast
 import warnings
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import nbformat
 import pytest
 import torch
@@ -21,11 +20,10 @@ SQUARE = torch.tensor([[1.0, 2.0, 3.0], [2.0, 5.0, 4.0], [3.0, 4.0, 6.0]])
 
 
 @pytest.fixture(autouse=True)
-def no_warnings_and_figures_closed():
+def no_warnings():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
-    plt.close("all")
 
 
 def heights(ax):

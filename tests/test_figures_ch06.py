@@ -1,17 +1,10 @@
 """The figures of chapter 6: alternative texts say what is drawn, and what is drawn follows the arguments."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 
 from helpers.course.figures import ch06 as figures
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
 
 
 def test_padding_counts_what_is_cut():

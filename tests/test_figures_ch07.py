@@ -1,17 +1,8 @@
 """Chapter 7's figures: what is drawn, and what their alternative texts say, is what they were given."""
 
-import matplotlib.pyplot as plt
-import pytest
-
 from helpers.course.figures import ch07 as figures
 
 ENTRY = {"instruction": "Make this plural.", "input": "mouse", "output": "mice"}
-
-
-@pytest.fixture(autouse=True)
-def figures_closed():
-    yield
-    plt.close("all")
 
 
 def texts(fig):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
@@ -13,12 +12,6 @@ from helpers.course.figures import flops as figures
 from helpers.speed.flops import CHINCHILLA, REPLICATION, forward_flops
 
 mpl.use("Agg")
-
-
-@pytest.fixture(autouse=True)
-def figures_closed():
-    yield
-    plt.close("all")
 
 
 def test_shares():

@@ -1,7 +1,6 @@
 """What figures of several notebooks share: rows of boxes, broken lines, groups of bars, masks and number formats."""
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -10,12 +9,6 @@ from helpers import plots
 from helpers.course.figures import appendix_a, appendix_d, appendix_e, ch05, ch07, shared
 
 mpl.use("Agg")
-
-
-@pytest.fixture(autouse=True)
-def figures_closed():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pytest
@@ -465,7 +464,3 @@ def test_what_needs_a_file_is_executed_only_where_it_is(tmp_path, monkeypatch, h
         with pytest.raises(RuntimeError, match="its outputs need smollm2, which is not on this machine"):
             refresh(tmp_path / "a.ipynb")
     nbval_numbers._is_here.cache_clear()
-
-
-def teardown_module():
-    plt.close("all")

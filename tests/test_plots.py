@@ -27,13 +27,6 @@ def displayed(monkeypatch):
     return calls
 
 
-@pytest.fixture(autouse=True)
-def no_figures_left():
-    plt.close("all")
-    yield
-    plt.close("all")
-
-
 def line(width=6, height=3):
     fig, ax = plots.subplots(width, height)
     ax.plot([0, 1])

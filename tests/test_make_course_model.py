@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from helpers import get_tokenizer, load_course_model
 from helpers.checkpoints import read_checkpoint
+from helpers.gpt import model_config
 from helpers.make import course_model
 from helpers.make.corpus_tokens import (
     COLLECTIONS,
@@ -24,6 +25,8 @@ from helpers.make.corpus_tokens import (
     read_tokens,
     windows_in_order,
 )
+from helpers.make.distillation import DistillationLoss
+from helpers.pretrained import save_course_model
 from helpers.speed.loss import SoftmaxLoss
 from helpers.tokenizers import END_OF_TEXT
 from tests.tiny import CPU, TINY
@@ -148,6 +151,51 @@ class TestEstimatedLoss:
             assert relative_error(found, right) < 1e-3
         found = softmax_loss(*case, columns, log_weight, 20, 8, torch.bfloat16)
         assert max(map(relative_error, found, expected)) < 0.15
+
+
+def distillation_case(rows=25):
+    """A student, two teachers as (hidden states, table), and the classes' weights."""
+    (hidden, table, _), *teachers = (loss_case(rows, seed=seed) for seed in (1, 2, 3))
+    log_weight = torch.zeros(CLASSES)
+    log_weight[0] = math.log(7)
+    return hidden, table, [(x.detach(), t.detach()) for x, t, _ in teachers], log_weight
+
+
+def distillation(hidden, table, teachers, columns, log_weight, chunk=1024, dtype=torch.float32):
+    """The loss, and its gradients for the student's hidden states and table."""
+    loss = DistillationLoss.apply(hidden, table, teachers, columns, log_weight, chunk, dtype)
+    return loss.detach(), *torch.autograd.grad(loss, (hidden, table))
+
+
+class TestDistillation:
+    @pytest.mark.parametrize(("rows", "chunk"), [(25, 1024), (25, 8), (1, 1), (9000, 5000)])
+    @pytest.mark.parametrize("some", [False, True])
+    def test_against_the_definition(self, rows, chunk, some):
+        """PyTorch's divergence from the teachers' mean, in which a class that stands for seven counts so often."""
+        hidden, table, teachers, log_weight = distillation_case(rows)
+        columns = torch.randperm(CLASSES, generator=torch.Generator().manual_seed(5))[:40] if some else None
+        used = slice(None) if columns is None else columns
+        log_p = (hidden @ table[used].T + log_weight[used]).log_softmax(dim=-1)
+        q = sum((x @ t[used].T + log_weight[used]).softmax(dim=-1) for x, t in teachers) / 2
+        loss = F.kl_div(log_p, q, reduction="batchmean")
+        expected = loss.detach(), *torch.autograd.grad(loss, (hidden, table))
+        weights = log_weight[used]
+        assert_close(distillation(hidden, table, teachers, columns, weights, chunk), expected, **EXACT)
+        found = distillation(hidden, table, teachers, columns, weights, chunk, torch.bfloat16)
+        assert max(map(relative_error, found, expected)) < 0.02
+
+    def test_a_student_that_agrees_has_no_loss(self):
+        hidden, table, _, log_weight = distillation_case()
+        own = (hidden.detach(), table.detach())
+        loss, *gradients = distillation(hidden, table, [own, own], None, log_weight)
+        assert abs(loss) < 1e-6 and all(gradient.abs().max() < 1e-7 for gradient in gradients)
+
+    def test_a_probability_of_zero(self):
+        """The teacher excludes a class: 0 log 0 is 0."""
+        hidden, table, teachers, log_weight = distillation_case(2)
+        x, t = teachers[0]
+        loss, *gradients = distillation(hidden, table, [(1000 * x, t)], None, log_weight)
+        assert loss > 0 and all(gradient.isfinite().all() for gradient in (loss, *gradients))
 
 
 WORDS = ["".join((a, b, c, d)) for a in "bdfgklmnpr" for b in "aeiou" for c in "lmnrst" for d in ("", "y")]
@@ -335,6 +383,42 @@ class TestClassLoss:
         assert rows[0].norm() > 0.1
         assert relative_error(rows[1], rows[0]) < 0.2
 
+    def test_teachers_say_what_is_learned(self, tokens):
+        """Their mean, and not the targets; in evaluation the loss is that of the text as ever."""
+        classes, model, ids = self.case(tokens)
+        inputs, targets = torch.from_numpy(classes.of_token)[ids[:, :-1]], torch.zeros_like(ids[:, 1:])
+        torch.manual_seed(2)
+        teachers = [course_model.tied_model(model_config(model)).eval() for _ in range(2)]
+        loss = course_model.ClassLoss(classes, CPU, True, teachers)
+        with torch.no_grad():
+            log_weight = loss.log_weight
+            q = sum((teacher(inputs) + log_weight).softmax(dim=-1) for teacher in teachers).flatten(0, 1) / 2
+            log_p = (model(inputs) + log_weight).log_softmax(dim=-1).flatten(0, 1)
+        found = loss(inputs, targets, model.train(), CPU)
+        assert_close(found.detach(), F.kl_div(log_p, q, reduction="batchmean"), rtol=1e-4, atol=1e-5)
+        assert all(parameter.grad is None for teacher in teachers for parameter in teacher.parameters())
+        plain = course_model.ClassLoss(classes, CPU, True)(inputs, targets, model.eval(), CPU)
+        assert_close(loss(inputs, targets, model.eval(), CPU), plain)
+
+    def test_estimates_from_teachers_come_nearer(self, tokens, monkeypatch):
+        """Each is normalised over what was drawn, which leaves a bias that more drawn tokens make smaller."""
+        classes, model, ids = self.case(tokens)
+        classes.unseen = 20
+        ids = torch.from_numpy(classes.of_token)[ids]
+        loss = course_model.ClassLoss(classes, CPU, False, [course_model.tied_model(model_config(model)).eval()])
+
+        def gradient(times):
+            values = [loss(ids[:, :-1], ids[:, 1:], model.train(), CPU) for _ in range(times)]
+            return sum(torch.autograd.grad(value, model.tok_emb.weight)[0] for value in values) / times
+
+        found = []
+        for drawn in (20, 100):
+            monkeypatch.setattr(course_model, "SAMPLED", drawn)
+            found.append(gradient(300))
+        loss.exact = True
+        few, many = (relative_error(mean, gradient(1)) for mean in found)
+        assert many < 0.5 * few < 0.1
+
     def test_in_bfloat16(self, tokens, monkeypatch):
         classes, model, ids = self.case(tokens)
         ids = torch.from_numpy(classes.of_token)[ids]
@@ -414,6 +498,23 @@ class TestRuns:
         assert read_checkpoint(tmp_path / "run.pt")["progress"]["step"] == 60
         command("train", tokens, tmp_path / "run.pt", "--updates", 40, *MIX, *SIZE)
         same_run(tmp_path / "run.pt", run)
+
+    def test_a_student_learns_what_its_teachers_say(self, tokens, run, model, tmp_path):
+        """A trained model with an untrained teacher, which is sure of nothing, forgets what the text says."""
+        torch.manual_seed(5)
+        untrained = course_model.tied_model(load_course_model(model)[1]).eval()
+        save_course_model(untrained, tmp_path / "untrained.safetensors")
+        told = ["--teacher", tmp_path / "untrained.safetensors", *MIX, "--batch", 4]
+        command("train", tokens, tmp_path / "run.pt", "--updates", 60, "--start", model, *told)
+        command("decay", tokens, tmp_path / "run.pt", tmp_path / "student.safetensors", "--updates", 30, *told)
+        ids = torch.from_numpy(read_tokens(tokens)[1][HELD_OUT[0]][:160].astype(np.int64)).view(10, 16)
+
+        @torch.no_grad()
+        def divergence(file):
+            log_p, q = load_course_model(file)[0](ids).log_softmax(dim=-1), untrained(ids).softmax(dim=-1)
+            return F.kl_div(log_p.flatten(0, 1), q.flatten(0, 1), reduction="batchmean").item()
+
+        assert divergence(tmp_path / "student.safetensors") < 0.05 * divergence(model)
 
     @pytest.mark.parametrize("update", [12, 29])
     def test_an_interrupted_decay(self, tokens, run, model, tmp_path, monkeypatch, update):

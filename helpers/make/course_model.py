@@ -22,13 +22,21 @@ Two things save time. Tokens that never occur in the training text share one cla
 members, so the probabilities are those of the full vocabulary. And the softmax is estimated: that class and the
 frequent tokens are computed exactly, the rare ones from a random sample that stands for all of them (Jean et al.,
 2015). `--exact` computes all, and so does the last tenth of `decay` in any case.
+
+With `--teacher FILE`, given once or more, both learn from course models instead of from the text: not which token came
+next, but the probabilities that the teachers give on average. Where text is short, and read many times, several models
+of it know more together than each of them, and a further model can learn that (Timiryasov and Tastet, 2023):
+
+    python -m helpers.make.course_model train tokens.npz taught.pt --start second.safetensors --updates 100 \\
+        --rate 0.4 --mix stories=48,dialogue=11,simple=28,general=13 \\
+        --teacher first.safetensors --teacher second.safetensors
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,6 +56,7 @@ from ..tokenizers import END_OF_TEXT, get_tokenizer
 from ..training import Progress, evaluated_steps
 from .commands import run
 from .corpus_tokens import VOCABULARY, Classes, DrawnWindows, prepare, read_tokens, windows_in_order
+from .distillation import DistillationLoss
 
 CONFIG = gpt_config("124M", context_length=512, emb_dim=256, n_heads=4, n_layers=6, drop_rate=0.0, qkv_bias=True)
 FREQUENT, SAMPLED = 4096, 1024  # tokens computed exactly, and drawn from the others, in the estimated softmax
@@ -98,11 +107,12 @@ def with_all_tokens(model: GPTModel, classes: Classes) -> GPTModel:
 class ClassLoss:
     """The loss of a batch of classes, for `training_steps`. In evaluation it is exact.
 
-    In training the softmax is estimated, unless `exact` is set or the classes are few.
+    In training the softmax is estimated, unless `exact` is set or the classes are few. If there are `teachers`, models
+    of classes in evaluation mode, it is the divergence from the mean of their probabilities: the targets do not count.
     """
 
-    def __init__(self, classes: Classes, device: torch.device, exact: bool):
-        self.exact = exact
+    def __init__(self, classes: Classes, device: torch.device, exact: bool, teachers: Sequence[GPTModel] = ()):
+        self.exact, self.teachers = exact, teachers
         self.log_weight = torch.zeros(classes.count, device=device)
         self.log_weight[0] = math.log(max(1, classes.unseen))
         self.dtype = torch.bfloat16 if bfloat16_is_native(device) else torch.float32
@@ -111,8 +121,11 @@ class ClassLoss:
     def __call__(
         self, inputs: torch.Tensor, targets: torch.Tensor, model: GPTModel, device: torch.device
     ) -> torch.Tensor:
+        inputs, taught_by = inputs.to(device), self.teachers if model.training else ()
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            hidden = hidden_states(model, inputs.to(device)).flatten(0, 1)  # (B * T, C)
+            hidden = hidden_states(model, inputs).flatten(0, 1)  # (B * T, C)
+            with torch.no_grad():
+                states = [hidden_states(teacher, inputs).flatten(0, 1) for teacher in taught_by]
         columns, log_weight = None, self.log_weight
         frequent = 1 + FREQUENT  # class 0 too: nothing else would hold down its probability
         rest = len(log_weight) - frequent
@@ -122,6 +135,9 @@ class ClassLoss:
             log_weight = log_weight[columns]
             log_weight[frequent:] = math.log(rest / SAMPLED)
         table, labels = model.tok_emb.weight, targets.to(device).flatten()
+        if taught_by:
+            teachers = [(y, teacher.tok_emb.weight.detach()) for y, teacher in zip(states, taught_by, strict=True)]
+            return DistillationLoss.apply(hidden, table, teachers, columns, log_weight, self.chunk, self.dtype)
         return SoftmaxLoss.apply(hidden, table, labels, columns, log_weight, frequent, self.chunk, self.dtype)
 
 
@@ -172,6 +188,7 @@ class Run:
         torch.manual_seed(self.seed)
         self.model = self._first_model() if state is None else tied_model(state["config"])
         fuse(self.model).to(self.device)
+        self.teachers = [fuse(self._model_of_classes(file)).to(self.device).eval() for file in options.teacher]
         self.optimizer = MuonAndAdamW(self.model)
         if state is not None:
             saved, _ = load_checkpoint(checkpoint, self.model, self.optimizer)
@@ -182,9 +199,12 @@ class Run:
         if not self.options.start:
             changes = {**self.options.config, "vocab_size": self.classes.count}
             return tied_model(gpt_config("124M", **{**CONFIG, **changes}))
-        full, cfg = load_course_model(self.options.start)
+        return self._model_of_classes(self.options.start)
+
+    def _model_of_classes(self, file: Path) -> GPTModel:
+        full, cfg = load_course_model(file)
         if cfg["vocab_size"] != VOCABULARY:
-            raise ValueError(f"{self.options.start} has {cfg['vocab_size']} tokens; GPT-2's {VOCABULARY} are expected")
+            raise ValueError(f"{file} has {cfg['vocab_size']} tokens; GPT-2's {VOCABULARY} are expected")
         return with_classes(full, self.classes)
 
     def go(
@@ -204,7 +224,7 @@ class Run:
         windows = DrawnWindows(self.sources, options.mix, options.batch, context, self.seed, range(first, last))
         held_out = [windows_in_order(self.classes.of_token[ids], context)[:EVALUATED] for ids in self.held_out.values()]
         held_out = [(ids[:, :-1], ids[:, 1:]) for ids in held_out if len(ids)]
-        loss = ClassLoss(self.classes, self.device, options.exact or first >= exact_from)
+        loss = ClassLoss(self.classes, self.device, options.exact or first >= exact_from, self.teachers)
 
         def before_update(step: int) -> None:
             for group, peak in zip(self.optimizer.param_groups, PEAK_RATES, strict=True):
@@ -242,7 +262,7 @@ def decay(options: argparse.Namespace) -> None:
     """End a run: let the learning rate fall to zero over `updates` updates, and write the model."""
     own = options.model.with_suffix(".decay.pt")
     begun = read_checkpoint(options.checkpoint)["progress"]["step"]
-    extra = {"begun": begun, "updates": options.updates, "mix": options.mix}
+    extra = {"begun": begun, "updates": options.updates, "mix": options.mix, "teachers": [*map(str, options.teacher)]}
     kept = read_checkpoint(own)["extra"] if own.exists() else {}
     run = Run(options, own if {name: kept.get(name) for name in extra} == extra else options.checkpoint)
     last = begun + options.updates
@@ -322,6 +342,9 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
         add[command]("--batch", type=at_least_one, default=12, help="windows per update (default 12)")
         add[command]("--rate", type=float, default=1.0, help="factor for both learning rates")
         add[command]("--exact", action="store_true", help="never estimate the softmax")
+        add[command](
+            "--teacher", type=Path, action="append", default=[], help="a course model to learn from; repeatable"
+        )
         add[command]("--save-every", type=at_least_one, default=200, metavar="UPDATES")
         add[command]("--eval-every", type=at_least_one, default=500, metavar="UPDATES")
         add[command]("--device", help="cpu, cuda or mps")

@@ -23,13 +23,17 @@ members, so the probabilities are those of the full vocabulary. And the softmax 
 frequent tokens are computed exactly, the rare ones from a random sample that stands for all of them (Jean et al.,
 2015). `--exact` computes all, and so does the last tenth of `decay` in any case.
 
-With `--teacher FILE`, given once or more, both learn from course models instead of from the text: not which token came
-next, but the probabilities that the teachers give on average. Where text is short, and read many times, several models
-of it know more together than each of them, and a further model can learn that (Timiryasov and Tastet, 2023):
+Where a text is short and read many times, `--dropout` and `--weight-decay` work against learning it by heart. With
+`--teacher FILE`, given once or more, `train` and `decay` learn from course models instead of from the text: not which
+token came next, but the probabilities that the teachers give on average. Several models know more together than each of
+them, and a further one can learn that (Timiryasov and Tastet, 2023). Give the teachers to both commands:
 
-    python -m helpers.make.course_model train tokens.npz taught.pt --start second.safetensors --updates 100 \\
-        --rate 0.4 --mix stories=48,dialogue=11,simple=28,general=13 \\
-        --teacher first.safetensors --teacher second.safetensors
+    python -m helpers.make.course_model train tokens.npz run.pt --start second.safetensors --updates 100 --rate 0.4 \\
+        --mix stories=48,dialogue=11,simple=28,general=13 --teacher first.safetensors --teacher second.safetensors
+    python -m helpers.make.course_model decay tokens.npz run.pt course_model.safetensors --updates 1100 --rate 0.4 \\
+        --mix stories=48,dialogue=11,simple=28,general=13 --teacher first.safetensors --teacher second.safetensors
+
+The losses that are printed are always those of the text.
 """
 
 from __future__ import annotations
@@ -85,10 +89,16 @@ def tied_model(cfg: dict[str, Any]) -> GPTModel:
 
 def with_other_table(model: GPTModel, table: torch.Tensor) -> GPTModel:
     """A plain copy of a tied model on the CPU, in evaluation mode, with another token embedding (V, emb_dim)."""
-    copy = tied_model({**model_config(model), "vocab_size": len(table)})
+    copy = tied_model({**model_config(model), "vocab_size": len(table), "drop_rate": 0.0})
     weights = {name: weight.cpu() for name, weight in model.state_dict().items()}
     copy.load_state_dict({**weights, "tok_emb.weight": table.cpu(), "out_head.weight": table.cpu()})
     return copy.eval()
+
+
+def set_dropout(model: GPTModel, rate: float) -> None:
+    """Drop so many of the embeddings and of what layers add to a shortcut; attention weights stay whole, for speed."""
+    for place in (model.drop_emb, *(block.drop_shortcut for block in model.trf_blocks)):
+        place.p = rate
 
 
 def with_classes(full: GPTModel, classes: Classes) -> GPTModel:
@@ -108,7 +118,8 @@ class ClassLoss:
     """The loss of a batch of classes, for `training_steps`. In evaluation it is exact.
 
     In training the softmax is estimated, unless `exact` is set or the classes are few. If there are `teachers`, models
-    of classes in evaluation mode, it is the divergence from the mean of their probabilities: the targets do not count.
+    of classes in evaluation mode, the loss in training is the divergence from the mean of their probabilities, and the
+    targets only say which rare tokens are never left out of the estimate.
     """
 
     def __init__(self, classes: Classes, device: torch.device, exact: bool, teachers: Sequence[GPTModel] = ()):
@@ -121,24 +132,37 @@ class ClassLoss:
     def __call__(
         self, inputs: torch.Tensor, targets: torch.Tensor, model: GPTModel, device: torch.device
     ) -> torch.Tensor:
-        inputs, taught_by = inputs.to(device), self.teachers if model.training else ()
+        inputs, labels = inputs.to(device), targets.to(device).flatten()
+        teachers = self.teachers if model.training else ()
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             hidden = hidden_states(model, inputs).flatten(0, 1)  # (B * T, C)
             with torch.no_grad():
-                states = [hidden_states(teacher, inputs).flatten(0, 1) for teacher in taught_by]
+                states = [hidden_states(teacher, inputs).flatten(0, 1) for teacher in teachers]
         columns, log_weight = None, self.log_weight
-        frequent = 1 + FREQUENT  # class 0 too: nothing else would hold down its probability
-        rest = len(log_weight) - frequent
-        if model.training and not self.exact and rest > SAMPLED:
-            drawn = frequent + torch.randperm(rest)[:SAMPLED]
-            columns = torch.cat((torch.arange(frequent), drawn)).to(device)
-            log_weight = log_weight[columns]
-            log_weight[frequent:] = math.log(rest / SAMPLED)
-        table, labels = model.tok_emb.weight, targets.to(device).flatten()
-        if taught_by:
-            teachers = [(y, teacher.tok_emb.weight.detach()) for y, teacher in zip(states, taught_by, strict=True)]
-            return DistillationLoss.apply(hidden, table, teachers, columns, log_weight, self.chunk, self.dtype)
-        return SoftmaxLoss.apply(hidden, table, labels, columns, log_weight, frequent, self.chunk, self.dtype)
+        if model.training and not self.exact:
+            columns, log_weight = self._drawn(labels if teachers else labels[:0])
+        table = model.tok_emb.weight
+        if teachers:
+            taught = [(x, teacher.tok_emb.weight.detach()) for x, teacher in zip(states, teachers, strict=True)]
+            return DistillationLoss.apply(hidden, table, taught, columns, log_weight, self.chunk, self.dtype)
+        return SoftmaxLoss.apply(hidden, table, labels, columns, log_weight, 1 + FREQUENT, self.chunk, self.dtype)
+
+    def _drawn(self, wanted: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """The classes that get a logit in an estimate, and what is added to their logits; None stands for all classes.
+
+        These are the frequent classes, class 0 among them, since nothing else would hold down its probability; the rare
+        ones that are `wanted`; and a random sample that stands for all the others.
+        """
+        frequent = 1 + FREQUENT
+        wanted = wanted[wanted >= frequent].unique().cpu()
+        others = frequent + torch.randperm(len(self.log_weight) - frequent)
+        others = others[~torch.isin(others, wanted)]
+        if len(others) <= SAMPLED:
+            return None, self.log_weight
+        columns = torch.cat((torch.arange(frequent), wanted, others[:SAMPLED])).to(self.log_weight.device)
+        log_weight = self.log_weight[columns]
+        log_weight[-SAMPLED:] = math.log(len(others) / SAMPLED)
+        return columns, log_weight
 
 
 class MuonAndAdamW:
@@ -186,14 +210,17 @@ class Run:
         if state is not None and state["extra"].get("classes") != self.classes.checksum:
             raise ValueError(f"{checkpoint} is not a run on {options.tokens}: its classes are others")
         torch.manual_seed(self.seed)
-        self.model = self._first_model() if state is None else tied_model(state["config"])
+        self.model = self._first_model() if state is None else tied_model({**state["config"], "drop_rate": 0.0})
+        set_dropout(self.model, options.dropout)
         fuse(self.model).to(self.device)
-        self.teachers = [fuse(self._model_of_classes(file)).to(self.device).eval() for file in options.teacher]
+        self.teachers = [self._teacher(file) for file in options.teacher]
         self.optimizer = MuonAndAdamW(self.model)
         if state is not None:
             saved, _ = load_checkpoint(checkpoint, self.model, self.optimizer)
             self.progress = Progress(step=saved.step, tokens_seen=saved.tokens_seen)
             print(f"going on from {checkpoint}: {saved.step} updates, {saved.tokens_seen / 1e6:.1f} million tokens")
+        if options.weight_decay is not None:
+            self.optimizer.parts[0].param_groups[0]["weight_decay"] = options.weight_decay
 
     def _first_model(self) -> GPTModel:
         if not self.options.start:
@@ -206,6 +233,13 @@ class Run:
         if cfg["vocab_size"] != VOCABULARY:
             raise ValueError(f"{file} has {cfg['vocab_size']} tokens; GPT-2's {VOCABULARY} are expected")
         return with_classes(full, self.classes)
+
+    def _teacher(self, file: Path) -> GPTModel:
+        teacher, needed = self._model_of_classes(file), len(self.model.pos_emb.weight)
+        if len(teacher.pos_emb.weight) < needed:
+            has = len(teacher.pos_emb.weight)
+            raise ValueError(f"--teacher {file} reads {has} tokens; {needed}, as many as the model, are needed")
+        return fuse(teacher).to(self.device).eval()
 
     def go(
         self,
@@ -262,7 +296,12 @@ def decay(options: argparse.Namespace) -> None:
     """End a run: let the learning rate fall to zero over `updates` updates, and write the model."""
     own = options.model.with_suffix(".decay.pt")
     begun = read_checkpoint(options.checkpoint)["progress"]["step"]
-    extra = {"begun": begun, "updates": options.updates, "mix": options.mix, "teachers": [*map(str, options.teacher)]}
+    names = ("updates", "mix", "batch", "rate", "exact", "dropout", "weight_decay")
+    extra = {
+        "begun": begun,
+        "teacher": [*map(str, options.teacher)],
+        **{name: getattr(options, name) for name in names},
+    }
     kept = read_checkpoint(own)["extra"] if own.exists() else {}
     run = Run(options, own if {name: kept.get(name) for name in extra} == extra else options.checkpoint)
     last = begun + options.updates
@@ -327,10 +366,24 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
+def number(text: str, expected: str, holds: Callable[[float], bool]) -> float:
+    """A number for which a condition holds, which `expected` says in words."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not holds(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number {expected}")
+    return value
+
+
 def read_options(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
+    above_0 = partial(number, expected="above 0", holds=lambda value: 0 < value < math.inf)
+    from_0 = partial(number, expected="from 0 on", holds=lambda value: 0 <= value < math.inf)
+    share = partial(number, expected="from 0 to below 1", holds=lambda value: 0 <= value < 1)
     add = {name: commands.add_parser(name).add_argument for name in ("prepare", "train", "decay", "evaluate", "sample")}
     for name in ("corpus", "modern", "tokens"):
         add["prepare"](name, type=Path)
@@ -340,7 +393,9 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
         add[command]("--updates", type=at_least_one, required=True)
         add[command]("--mix", type=assignments, required=True, help="weights of the sources: stories=45,dialogue=20")
         add[command]("--batch", type=at_least_one, default=12, help="windows per update (default 12)")
-        add[command]("--rate", type=float, default=1.0, help="factor for both learning rates")
+        add[command]("--rate", type=above_0, default=1.0, help="factor for both learning rates")
+        add[command]("--dropout", type=share, default=0.0, help="of embeddings and of what layers add (default 0)")
+        add[command]("--weight-decay", type=from_0, help="of the matrices (default: what it was, at first 0.01)")
         add[command]("--exact", action="store_true", help="never estimate the softmax")
         add[command](
             "--teacher", type=Path, action="append", default=[], help="a course model to learn from; repeatable"

@@ -63,6 +63,16 @@ def _can_fuse(optimizer: torch.optim.AdamW) -> bool:
     return True
 
 
+def rows_in_cache(table: torch.Tensor, chunk: int) -> int:
+    """How many rows of logits over a table (K, C) to work on at once: on a CPU, 1 MiB of them stays in its cache."""
+    return max(1, 2**18 // len(table)) if table.is_cpu else chunk
+
+
+def scaled(grad: torch.Tensor, *gradients: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Gradients times that of the loss, which is 1 but for a loss that is one part of another."""
+    return gradients if grad == 1 else tuple(grad * gradient for gradient in gradients)
+
+
 class SoftmaxLoss(torch.autograd.Function):
     """Mean cross-entropy of hidden states (N, C) against class ids (N,), through a table of classes (V, C).
 
@@ -92,7 +102,7 @@ class SoftmaxLoss(torch.autograd.Function):
         d_hidden, d_used = torch.empty_like(hidden), None
         d_table = None if columns is None else torch.zeros_like(table)
         buffer = used.new_empty(min(chunk, len(hidden)), len(used))
-        tile = max(1, 2**18 // len(used)) if used.is_cpu else chunk  # 1 MiB of logits stays in a core's cache
+        tile = rows_in_cache(used, chunk)
         for x, y, dx in zip(inputs.split(chunk), targets.split(chunk), d_hidden.split(chunk), strict=True):
             logits = torch.mm(x, used.T, out=buffer[: len(x)])  # (n, K)
             own, inside = table[y].to(dtype), y < exact  # (n, C), (n,)
@@ -116,10 +126,7 @@ class SoftmaxLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        d_hidden, d_table = ctx.saved_tensors
-        if grad != 1:  # a pass over a large table, which is seldom needed
-            d_hidden, d_table = grad * d_hidden, grad * d_table
-        return d_hidden, d_table, None, None, None, None, None, None
+        return *scaled(grad, *ctx.saved_tensors), None, None, None, None, None, None
 
 
 def _logits_to_gradient(

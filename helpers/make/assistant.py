@@ -45,8 +45,8 @@ from .commands import run
 from .instruction_set import draw, kinds, make_entries, practice_entries
 
 RANK, ALPHA, TARGETS = 48, 96, "trf_blocks"  # a file of 2.65 MB, in 16 bits
-PEAK_RATE, WARM_UP, BATCH = 3e-3, 50, 32
-HARD = {"choose from a few": 3.0, "copy and rearrange": 2.0}  # groups that are practised more than their share
+PEAK_RATE, WARM_UP, BATCH = 8e-4, 50, 32
+HARD = {"choose from a few": 2.5, "copy and rearrange": 3.0}  # groups that are practised more than their share
 ANSWER_TOKENS = 40
 SAVE_EVERY = 200  # updates
 

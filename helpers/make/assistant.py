@@ -44,7 +44,7 @@ from ..training import Progress, training_steps
 from .commands import run
 from .instruction_set import draw, kinds, make_entries, practice_entries
 
-RANK, ALPHA, TARGETS = 48, 96, "trf_blocks"  # a file of 2.65 MB, in 16 bits
+RANK, ALPHA, TARGETS = 48, 96, "trf_blocks"  # a file of 2.66 MB, in 16 bits
 PEAK_RATE, WARM_UP, BATCH = 8e-4, 50, 32
 HARD = {"choose from a few": 2.5, "copy and rearrange": 3.0}  # groups that are practised more than their share
 ANSWER_TOKENS = 40

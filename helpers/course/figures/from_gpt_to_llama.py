@@ -101,8 +101,8 @@ def score_patterns(added: torch.Tensor, turned: torch.Tensor) -> Figure:
     return describe(
         fig,
         "Two squares of scores, a row for each position of the query and a column for each of the key. With "
-        "positions added each column has a colour of its own, the first ones the strongest. With positions turned "
-        "there are stripes along the diagonals, each of one colour.",
+        "positions added the first column is the strongest, whatever the query. With positions turned there are "
+        "stripes along the diagonals, each of one colour.",
     )
 
 

@@ -1,7 +1,5 @@
 """Appendix D's figures: their alternative text says what they show, and what grows is seen to grow."""
 
-import warnings
-
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -12,12 +10,7 @@ from helpers.course.figures import appendix_d as figures
 mpl.use("Agg")
 FINALS = {"constant": np.array([[1.0, 5.0], [2.0, 6.0]]), "warm-up": np.array([[0.5, 7.0], [0.7, 7.5]])}
 
-
-@pytest.fixture(autouse=True)
-def no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
+pytestmark = pytest.mark.filterwarnings("error")
 
 
 @pytest.mark.parametrize(

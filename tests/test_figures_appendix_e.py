@@ -1,7 +1,5 @@
 """Appendix E's figures: their alternative text says what they show, and the widget's figure has fixed axes."""
 
-import warnings
-
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -14,12 +12,7 @@ STRANGE = ["$", "$$x_1$", "\\$", "\n", "", "\ufffd", "-" * 30, "%", "{}"]
 NAMES = [f"trf_blocks.{block}.{kind}" for block in (0, 1) for kind in ("att.W_query", "ff.layers.0")]
 RISING = np.linspace(0.1, 1, 10)
 
-
-@pytest.fixture(autouse=True)
-def no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
+pytestmark = pytest.mark.filterwarnings("error")
 
 
 def shares(rank=4):

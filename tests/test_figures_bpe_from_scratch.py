@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -15,13 +13,8 @@ mpl.use("Agg")
 LINES = ["Oda's hen said:   it isn't 1908", "a", "\n\n \t", "naïve 😸 梯子", "100 % of {} and \\frac _x^2"]
 ORDERS = {"first": [("", list("abc")), ("ab", ["ab", "c"])], "second": [("", list("abc")), ("bc", ["a", "bc"])]}
 
-
-@pytest.fixture(autouse=True)
-def no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", message="Glyph")  # a letter that the font lacks is drawn as a box
-        yield
+# A letter that the font lacks is drawn as a box.
+pytestmark = pytest.mark.filterwarnings("error", "ignore:Glyph")
 
 
 def texts_of(fig):

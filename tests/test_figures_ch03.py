@@ -1,7 +1,6 @@
 """Chapter 3's figures: what should grow grows, alternatives say what is drawn, any sentence can be drawn."""
 
 import ast
-import warnings
 
 import matplotlib as mpl
 import nbformat
@@ -18,12 +17,7 @@ SCORES = torch.tensor([0.5, 1.5, 1.0])
 WEIGHTS = torch.tensor([[1.0, 0.0, 0.0], [0.4, 0.6, 0.0], [0.7, 0.1, 0.2]])
 SQUARE = torch.tensor([[1.0, 2.0, 3.0], [2.0, 5.0, 4.0], [3.0, 4.0, 6.0]])
 
-
-@pytest.fixture(autouse=True)
-def no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
+pytestmark = pytest.mark.filterwarnings("error")
 
 
 def heights(ax):

@@ -1,7 +1,5 @@
 """Chapter 4's figures: their alternative text says what they show, and what grows is seen to grow."""
 
-import warnings
-
 import matplotlib as mpl
 import pytest
 import torch
@@ -15,12 +13,7 @@ STRANGE = ["$", "$$x_1$", "\\$", "\n", "", "\ufffd", "-" * 30, "%", "{}"]
 SMALLEST, LARGEST = {"emb_dim": 64, "n_layers": 1, "vocab_size": 257}, {"emb_dim": 1600, "n_layers": 48}
 SEEDS = [[1e-15, 2e-15, 3e-15], [1e-8] * 3, [0.02] * 3, [1e9, 2e9, 3e9]]
 
-
-@pytest.fixture(autouse=True)
-def no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
+pytestmark = pytest.mark.filterwarnings("error")
 
 
 def flat_probabilities(favourite=0.0002):

@@ -1,7 +1,6 @@
 """The figures of the notebook on DPO: their alternative text says what they show, and what is marked is right."""
 
 import math
-import warnings
 
 import matplotlib as mpl
 import pytest
@@ -24,12 +23,7 @@ ROW = {
     "content": {"change": -0.125, "error": 0.02},
 }
 
-
-@pytest.fixture(autouse=True)
-def no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
+pytestmark = pytest.mark.filterwarnings("error")
 
 
 @pytest.mark.parametrize(

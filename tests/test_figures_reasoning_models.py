@@ -1,7 +1,5 @@
 """The figures of the notebook on reasoning models: their alternative text says what they show."""
 
-import warnings
-
 import matplotlib as mpl
 import pytest
 
@@ -17,12 +15,7 @@ HISTORY = [
     {"reward": 1.0, "right": 0.125, "tokens": 8.0, "mixed": 0.25},
 ]
 
-
-@pytest.fixture(autouse=True)
-def no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
+pytestmark = pytest.mark.filterwarnings("error")
 
 
 @pytest.mark.parametrize(

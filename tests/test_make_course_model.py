@@ -705,7 +705,7 @@ class TestRefused:
             command("train", tokens, tmp_path / "run.pt", "--updates", 1, *MIX, option)
         assert expected in capsys.readouterr().err
 
-    def test_a_teacher_that_reads_less(self, tokens, run, model, tmp_path):
+    def test_a_teacher_that_reads_less(self, tokens, model, tmp_path):
         path = tmp_path / "run.pt"
         larger = [*SIZE[:1], SIZE[1].replace("context_length=16", "context_length=32")]
         message = self.refused("train", tokens, path, "--updates", 1, *MIX, *larger, "--teacher", model)

@@ -95,12 +95,6 @@ def with_other_table(model: GPTModel, table: torch.Tensor) -> GPTModel:
     return copy.eval()
 
 
-def set_dropout(model: GPTModel, rate: float) -> None:
-    """Drop so many of the embeddings and of what layers add to a shortcut; attention weights stay whole, for speed."""
-    for place in (model.drop_emb, *(block.drop_shortcut for block in model.trf_blocks)):
-        place.p = rate
-
-
 def with_classes(full: GPTModel, classes: Classes) -> GPTModel:
     """A model of classes from one of the whole vocabulary: a class's row is the mean of its tokens' rows."""
     of_token, rows = torch.from_numpy(classes.of_token), full.tok_emb.weight.detach()
@@ -112,6 +106,12 @@ def with_classes(full: GPTModel, classes: Classes) -> GPTModel:
 def with_all_tokens(model: GPTModel, classes: Classes) -> GPTModel:
     """A model of the whole vocabulary from one of classes: the tokens of class 0 share a row."""
     return with_other_table(model, model.tok_emb.weight.detach().cpu()[torch.from_numpy(classes.of_token)])
+
+
+def set_dropout(model: GPTModel, rate: float) -> None:
+    """Drop so many of the embeddings and of what layers add to a shortcut; attention weights stay whole, for speed."""
+    for place in (model.drop_emb, *(block.drop_shortcut for block in model.trf_blocks)):
+        place.p = rate
 
 
 class ClassLoss:
@@ -366,7 +366,7 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
-def number(text: str, expected: str, holds: Callable[[float], bool]) -> float:
+def checked_number(text: str, expected: str, holds: Callable[[float], bool]) -> float:
     """A number for which a condition holds, which `expected` says in words."""
     try:
         value = float(text)
@@ -381,9 +381,9 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    above_0 = partial(number, expected="above 0", holds=lambda value: 0 < value < math.inf)
-    from_0 = partial(number, expected="from 0 on", holds=lambda value: 0 <= value < math.inf)
-    share = partial(number, expected="from 0 to below 1", holds=lambda value: 0 <= value < 1)
+    above_0 = partial(checked_number, expected="above 0", holds=lambda value: 0 < value < math.inf)
+    from_0 = partial(checked_number, expected="from 0 on", holds=lambda value: 0 <= value < math.inf)
+    share = partial(checked_number, expected="from 0 to below 1", holds=lambda value: 0 <= value < 1)
     add = {name: commands.add_parser(name).add_argument for name in ("prepare", "train", "decay", "evaluate", "sample")}
     for name in ("corpus", "modern", "tokens"):
         add["prepare"](name, type=Path)

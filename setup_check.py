@@ -214,6 +214,19 @@ def bfloat16(device: str) -> "bool | None":
     return bfloat16_is_native(device)
 
 
+def trouble_with(device: str, there: bool) -> str:
+    """Why notebooks will not run on a device; "" if they will. `there` decides where helpers cannot be imported."""
+    try:
+        from helpers.settings import get_device
+    except Exception:
+        return "" if there else f"{device!r} is set, but this machine does not have it"
+    try:
+        get_device(device)
+        return ""
+    except ValueError as error:
+        return str(error)
+
+
 BFLOAT16 = {True: "bfloat16 native", False: "bfloat16 slow (not native)", None: "bfloat16 unknown without helpers"}
 
 
@@ -296,8 +309,8 @@ def check_devices(torch, runner=run_tiny_model) -> list:
     text = f"{torch.__version__}, {build} build" + (", with Apple's MPS" if apple.is_built() else "")
     rows = [item("torch", "ok", text, **facts)]
     used = os.environ.get("COURSE_DEVICE") or ("cuda" if cuda else "cpu")  # as helpers.get_device
-    if not {"cpu": True, "cuda": cuda, "mps": mps}.get(used.split(":")[0], False):
-        text = f"{used!r} is set, but this machine does not have it"
+    text = trouble_with(used, {"cpu": True, "cuda": cuda, "mps": mps}.get(used.split(":")[0], False))
+    if text:
         rows.append(item("COURSE_DEVICE", "problem", text, "set COURSE_DEVICE=cpu, or unset it"))
     threads, native = torch.get_num_threads(), bfloat16("cpu")
     about = f"{threads} threads, {BFLOAT16[native]}, "

@@ -18,6 +18,7 @@ import regex
 
 from .files import write_whole
 from .guards import guard, takes_file
+from .tokenizers import check_ids, check_text
 
 Pair = tuple[int, int]
 
@@ -95,6 +96,8 @@ def _check_parts(merges: Sequence[Pair], special_tokens: Sequence[str], byte_ord
     for name, part in (("merges", merges), ("special_tokens", special_tokens), ("byte_order", byte_order)):
         if iter(part) is part:  # an iterator would be used up here, and the tokenizer would lack what it held
             raise ValueError(f"{name} must be a list or another sequence, got {type(part).__name__}")
+    if isinstance(special_tokens, str) or not all(isinstance(token, str) for token in special_tokens):
+        raise ValueError(f"special_tokens must be a list of strings, got {special_tokens!r:.60}")
     if sorted(byte_order) != list(range(256)):
         raise ValueError("byte_order must hold each of the 256 bytes once")
     if len(set(special_tokens)) < len(special_tokens) or "" in special_tokens:
@@ -130,6 +133,7 @@ class BPETokenizer:
         self.n_vocab = len(self.tokens)
         self.known = {}
 
+    @guard(check_text)
     def encode_ordinary(self, text: str) -> list[int]:
         """Token ids of `text`, in which special tokens are characters like any others."""
         ids = []
@@ -140,10 +144,12 @@ class BPETokenizer:
             ids += self.known[word]
         return ids
 
+    @guard(check_text)
     def encode(self, text: str, *, allowed_special: Collection[str] = ()) -> list[int]:
         """Token ids of `text`; `allowed_special` names the special tokens that may stand in it, "all" means each.
 
-        Raises ValueError if another special token stands in `text`, and UnicodeEncodeError for half a surrogate pair.
+        Raises ValueError if another special token stands in `text` or it is not a string, and UnicodeEncodeError for
+        half a surrogate pair.
         """
         ids = []
         for number, piece in enumerate(split_special(text, self.special_tokens)):
@@ -162,13 +168,19 @@ class BPETokenizer:
             raise ValueError(f"token id {token_id} is not between 0 and {len(self.tokens) - 1}")
         return self.tokens[token_id]
 
+    @guard(check_ids)
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of token ids. Bytes that are no UTF-8, such as those of half a character, become U+FFFD."""
+        """The text of token ids. Bytes that are no UTF-8, such as those of half a character, become U+FFFD.
+
+        Raises ValueError for an id that is no token's, and for rows of ids.
+        """
         pieces = [self.decode_single_token_bytes(int(token_id)) for token_id in ids]
         return b"".join(pieces).decode("utf-8", "replace")
 
 
 def _check_training(text: str, vocab_size: int, special_tokens: Sequence[str]) -> None:
+    check_text(text)
+    _check_parts((), special_tokens, range(256))
     if vocab_size < 256 + len(special_tokens):
         raise ValueError(f"vocab_size={vocab_size} is less than 256 bytes and {len(special_tokens)} special tokens")
     if not text:
@@ -180,7 +192,8 @@ def train_bpe(text: str, vocab_size: int, special_tokens: Sequence[str] = ("<|en
     """A tokenizer with at most `vocab_size` tokens: 256 bytes, the merges learned from `text`, the special tokens.
 
     Nothing is learned from special tokens in `text`. A small text gives fewer tokens (see `learn_merges`). Raises
-    ValueError if `text` is empty or `vocab_size` has no room for bytes and special tokens.
+    ValueError if `text` is empty or not a string, if `vocab_size` has no room for bytes and special tokens, and if
+    these are not different strings.
     """
     words = Counter()
     for piece in split_special(text, special_tokens)[::2]:
@@ -207,8 +220,17 @@ def gpt2_bpe() -> BPETokenizer:
     return BPETokenizer(merges, ["<|endoftext|>"], visible + hidden)
 
 
+def _check_saved(tokenizer: BPETokenizer) -> None:
+    if type(tokenizer) is not BPETokenizer:  # a subclass may number, cut or encode otherwise: the file would not say so
+        raise ValueError(f"tokenizer is a {type(tokenizer).__name__}: a BPETokenizer itself is expected")
+
+
+@guard(_check_saved)
 def save_bpe(tokenizer: BPETokenizer, path: Path | str) -> None:
-    """Write a tokenizer as JSON: how it cuts words, the order of the bytes, special tokens, merges."""
+    """Write a tokenizer as JSON: how it cuts words, the order of the bytes, special tokens, merges.
+
+    Raises ValueError if it is of another class, also of one made from `BPETokenizer`.
+    """
     parts = {"split": GPT2_SPLIT, "byte_order": list(tokenizer.byte_ids)}
     parts |= {"special_tokens": list(tokenizer.special_tokens), "merges": list(tokenizer.ranks)}
     content = json.dumps(parts)

@@ -16,9 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from torch.overrides import TorchFunctionMode
 
 from .files import existing_file, first_line, read_tensors, write_whole
 from .gpt import GPT_CONFIG_124M, GPTModel, check_sizes, model_config
+from .guards import evaluation_mode
+from .speed.parts import is_course_gpt
 from .training import Progress
 
 _COMPILED = "_orig_mod."  # what torch.compile puts before every name
@@ -27,7 +30,7 @@ _COMPILED = "_orig_mod."  # what torch.compile puts before every name
 def save_model(model: torch.nn.Module, path: Path | str) -> None:
     """Write a model's weights to a safetensors file. Tensors that share their numbers are stored once.
 
-    The file of a `GPTModel` also says its configuration, so that `load_saved_gpt` can build the model.
+    The file of a plain `GPTModel` also says its configuration, so that `load_saved_gpt` can build the model.
     """
     weights, places = {}, set()
     for name, weight in model.state_dict().items():
@@ -35,7 +38,7 @@ def save_model(model: torch.nn.Module, path: Path | str) -> None:
         if place not in places or not weight.numel():
             weights[name.replace(_COMPILED, "")] = weight.detach().contiguous()
         places.add(place)
-    config = model_config(model)
+    config = plain_config(model)
     metadata = None if config is None else {"config": json.dumps(config)}
     write_whole(path, lambda temporary: save_file(weights, temporary, metadata))
 
@@ -74,7 +77,7 @@ def save_checkpoint(
             raise TypeError(f"{name} is a {type(value).__name__}; numbers, strings, and lists of them can be kept")
     random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
     states = model.state_dict(), optimizer.state_dict()
-    write_checkpoint(path, *states, progress or Progress(), random, extra, model_config(model))
+    write_checkpoint(path, *states, progress or Progress(), random, extra, plain_config(model))
 
 
 def write_checkpoint(
@@ -165,8 +168,8 @@ def load_saved_gpt(path: Path | str) -> tuple[GPTModel, dict[str, Any]]:
             raise _unreadable(path, error, "a safetensors file or a checkpoint") from None
     if not isinstance(config, dict) or not GPT_CONFIG_124M.keys() <= config.keys():
         raise ValueError(
-            f"{path} does not say the configuration of its model: load it into the model with load_model or "
-            "load_checkpoint, and save that again"
+            f"{path} does not say the configuration of a plain GPTModel: build its model as it was built, and read the "
+            "weights into it with load_model or load_checkpoint"
         )
     config = {name: config[name] for name in GPT_CONFIG_124M}
     try:
@@ -179,6 +182,55 @@ def load_saved_gpt(path: Path | str) -> tuple[GPTModel, dict[str, Any]]:
         model.out_head.weight = model.tok_emb.weight
     _load(model, weights, path)
     return model.eval(), config
+
+
+class _ShapesOnly(TorchFunctionMode):
+    """Leaves out what only fills tensors: on the meta device that would load 800 modules of torch, for nothing."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function.__name__ in ("normal_", "uniform_", "kaiming_uniform_", "triu"):
+            return args[0] if args else None
+        return function(*args, **(kwargs or {}))
+
+
+def without_weights(cfg: dict[str, Any]) -> GPTModel:
+    """A model whose parameters have a shape and no memory, until others are put in their place."""
+    with torch.device("meta"), _ShapesOnly():
+        model = GPTModel(cfg)
+    for module in model.modules():  # the meta device gave the masks no content
+        if isinstance(getattr(module, "mask", None), torch.Tensor):
+            module.mask = torch.triu(torch.ones(module.mask.shape, dtype=torch.bool), diagonal=1)
+    return model
+
+
+def plain_config(model: torch.nn.Module) -> dict[str, Any] | None:
+    """The configuration with which a plain `GPTModel` of the same weights computes what `model` does, to rounding.
+
+    None if there is none: for another kind of model, and for one of which a part was changed (an activation, a mask, a
+    class of your own). A model with such parts is tried out, on a text as long as its context.
+    """
+    model = getattr(model, "_orig_mod", model)  # what torch.compile was given
+    config = model_config(model)
+    if config is None:
+        return None
+    plain = without_weights(config)
+    try:
+        plain.load_state_dict(model.state_dict(), assign=True)
+    except RuntimeError:  # other parameters, or parameters of other sizes
+        return None
+    length = min(32, config["context_length"]) if is_course_gpt(model) else config["context_length"]
+    ids = torch.randint(0, config["vocab_size"], (1, length), generator=torch.Generator().manual_seed(0))
+    device = plain.tok_emb.weight.device
+    try:
+        with evaluation_mode(model), torch.no_grad():
+            given, expected = model(ids.to(device)).float(), plain.eval().to(device)(ids.to(device)).float()
+            if given.shape != expected.shape:
+                return None
+            share = 1e-3 if plain.tok_emb.weight.dtype in (torch.float32, torch.float64) else 0.05  # for rounding
+            # Not "at most": weights that are not numbers do not make another model.
+            return None if (given - expected).abs().max() > share * expected.abs().max() else config
+    except Exception:  # a forward that takes or gives something else
+        return None
 
 
 def _unreadable(path: Path | str, error: Exception, kind: str) -> Exception:

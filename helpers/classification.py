@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from .files import existing_file, first_line
-from .guards import evaluation_mode, guard
+from .guards import adapt, evaluation_mode, guard
 from .stop_button import interruptible
 from .tokenizers import takes_tokenizer
-from .training import evaluated_steps
+from .training import Progress, WithContext, evaluated_steps
 
 ReadAt = int | Callable[[torch.Tensor], torch.Tensor]
 
@@ -194,6 +194,7 @@ def _check_batches(data_loader: DataLoader, num_batches: int | None) -> None:
         raise ValueError(f"data_loader has {len(data_loader)} batches and num_batches={num_batches}: nothing to count")
 
 
+@adapt("model", WithContext)
 @guard(_check_batches)
 def calc_accuracy_loader(
     data_loader: DataLoader,
@@ -204,7 +205,7 @@ def calc_accuracy_loader(
 ) -> float:
     """The share of right answers in the first `num_batches` batches (all, if None), from 0 to 1 (section 6.6).
 
-    The model is put into evaluation mode for this. Raises ValueError if there is no batch.
+    The model is put into evaluation mode for this. Raises ValueError if there is no batch, or if logits are NaN.
     """
     right, total = 0, 0
     with evaluation_mode(model), torch.no_grad():
@@ -215,6 +216,19 @@ def calc_accuracy_loader(
     return right / total
 
 
+def counts_rows(function: Callable) -> Callable:
+    """A decorator: `examples_seen` is the number of rows in the batches, which a collate function may have padded."""
+
+    @wraps(function)
+    def counting(*arguments, **options):
+        progress = options["progress"] = options.get("progress") or Progress()
+        *history, _ = function(*arguments, **options)
+        return *history, progress.rows_seen
+
+    return counting
+
+
+@counts_rows
 def train_classifier_simple(
     model: torch.nn.Module,
     train_loader: DataLoader,
@@ -258,6 +272,7 @@ def _check_text(text: str, tokenizer: Any) -> None:
         raise ValueError("text is empty: there is nothing to classify")
 
 
+@adapt("model", WithContext)
 @guard(_check_max_length)
 @takes_tokenizer
 @guard(_check_text)
@@ -274,7 +289,8 @@ def classify_review(
 
     The text is cut to `max_length` tokens and to the model's context, and filled up with `pad_token_id` to
     `max_length`. A model that was trained with padding and is read at the last position needs the `max_length` of its
-    training; without one, nothing is filled up. Raises ValueError for an empty text or a `max_length` below 1.
+    training; without one, nothing is filled up. Raises ValueError for an empty text, a `max_length` below 1, a model
+    that does not say its context length, or logits that are NaN.
     """
     ids = tokenizer.encode(text)
     length = min(max_length or len(ids), model.pos_emb.weight.shape[0])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
+import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,19 +25,19 @@ def write_text_whole(path: Path | str, text: str) -> None:
 def write_whole(path: Path | str, write: Callable[[str], None]) -> None:
     """Call `write(temporary)`, then rename the temporary file to `path`: whoever reads `path` finds a whole file.
 
-    A `path` that begins with "~" lies in the home folder; folders that do not exist are made. Raises OSError, the file
-    at `path` as it was, if it cannot be written.
+    A `path` that begins with "~" lies in the home folder; folders that do not exist are made; a file that is replaced
+    keeps its permissions. Raises OSError, the file at `path` as it was, if it cannot be written.
     """
     target = check_writable(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")  # threads may write to one path at once
     try:
         temporary.touch()
-        mode = temporary.stat().st_mode  # what the user's umask asks for; safetensors would leave 0600
+        mode = (target if target.exists() else temporary).stat().st_mode  # a new file's is what the umask asks for
         write(str(temporary))
-        with contextlib.suppress(OSError):  # some network drives refuse chmod; the content matters more
-            temporary.chmod(mode)
         with temporary.open("r+b") as file:  # Windows flushes only what may be written
             os.fsync(file.fileno())
+        with contextlib.suppress(OSError):  # some network drives refuse chmod; the content matters more
+            temporary.chmod(stat.S_IMODE(mode))  # safetensors would leave 0600
         os.replace(temporary, target)
     except (SafetensorError, RuntimeError) as error:  # how safetensors and torch say that they could not write
         raise OSError(f"{path} cannot be written; is the disk full? ({first_line(error)})") from None
@@ -46,22 +48,34 @@ def write_whole(path: Path | str, write: Callable[[str], None]) -> None:
 def check_writable(path: Path | str) -> Path:
     """The file that writing to `path` would make: "~" is replaced, a link is followed, missing folders are made.
 
-    To call before a long computation whose result goes there. Raises IsADirectoryError or PermissionError, in a
-    sentence, where no file can be written.
+    To call before a long computation whose result goes there. Raises IsADirectoryError, PermissionError or another
+    OSError, in a sentence, where no file can be written.
     """
-    target = Path(path).expanduser()
-    target = target.resolve() if target.is_symlink() else target
+    target = expand_home(path)
+    target = Path(os.path.realpath(target)) if target.is_symlink() else target
+    if target.is_symlink():
+        raise OSError(f"{path} is a link that leads back to itself: the name of a file is expected")
     if target.is_dir():
         raise IsADirectoryError(f"{path} is a folder: the name of a file is expected")
+    if target.exists() and not target.is_file():
+        raise OSError(f"{path} is a device or a pipe: the name of a file is expected")
     target.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(target.parent, os.W_OK):
         raise PermissionError(f"{target.parent} cannot be written to: choose another folder")
     return target
 
 
+def expand_home(path: Path | str) -> Path:
+    """`path` with "~" replaced by the home folder; a name such as "~draft", where there is no such user, is a name."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def existing_file(path: Path | str) -> Path:
     """`path` with "~" replaced by the home folder. Raises FileNotFoundError if there is no such file."""
-    expanded = Path(path).expanduser()
+    expanded = expand_home(path)
     if not expanded.is_file():
         raise FileNotFoundError(f"{path} does not exist" if not expanded.exists() else f"{path} is not a file")
     return expanded

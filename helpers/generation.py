@@ -23,8 +23,9 @@ Prompts = Row | Sequence[Row]
 
 
 def _check_simple(idx: torch.Tensor, max_new_tokens: int, context_size: int) -> None:
-    if idx.dim() != 2 or idx.shape[1] == 0:
-        raise ValueError(f"idx must have the shape (B, T) with at least one token per row, got {tuple(idx.shape)}")
+    shape = tuple(idx.shape) if isinstance(idx, torch.Tensor) else f"a {type(idx).__name__}"
+    if not isinstance(shape, tuple) or len(shape) != 2 or shape[1] == 0:
+        raise ValueError(f"idx must have the shape (B, T) with at least one token per row, got {shape}")
     _check_lengths(max_new_tokens, context_size)
 
 
@@ -49,8 +50,9 @@ def generate_text_simple(
 
 
 def _check_choice(logits: torch.Tensor, temperature: float, top_k: int | None, top_p: float | None) -> None:
-    if logits.dim() != 2:
-        raise ValueError(f"logits must have the shape (B, vocab_size), got {tuple(logits.shape)}")
+    if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
+        given = tuple(logits.shape) if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
+        raise ValueError(f"logits must have the shape (B, vocab_size), got {given}")
     _check_sampling(temperature, top_k, top_p)
     if top_k is not None and top_k > logits.shape[-1]:
         raise ValueError(f"top_k={top_k} is more than the {logits.shape[-1]} tokens of the vocabulary")
@@ -117,7 +119,7 @@ def generate(
     rows = token_rows(idx)
     if len({len(row) for row in rows}) > 1:
         raise ValueError("idx has rows of different lengths; generate_batch continues such prompts")
-    start = torch.stack(rows).to(next(model.parameters()).device)  # (B, T)
+    start = torch.stack(rows).to(_device(model, rows))  # (B, T)
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "eos_id": eos_id, "seed": seed}
     steps = generate_stream(model, rows, max_new_tokens, context_size, use_cache=use_cache, **options)
     columns = [torch.tensor(ids, device=start.device) for ids in steps]  # a row that has ended goes on with eos_id
@@ -203,17 +205,13 @@ def stream_with_logits(
     most = min(context_size, max(map(len, rows)) + max_new_tokens)  # tokens that the model reads at once
     if longest is not None and most > longest:
         raise ValueError(f"context_size={context_size} exceeds the model's context_length of {longest}")
-    words = getattr(model, "tok_emb", None)
-    largest, smallest = max(int(row.max()) for row in rows), min(int(row.min()) for row in rows)
-    if words is not None and not 0 <= smallest <= largest < len(words.weight):
-        wrong = smallest if smallest < 0 else largest
-        raise ValueError(
-            f"the prompt holds the token id {wrong}; the model's vocabulary has 0 to {len(words.weight) - 1}"
-        )
-    if seed is not None and not hasattr(seed, "__index__"):
-        raise ValueError(f"seed={seed!r} must be a whole number, or None")
-    device = next(model.parameters()).device
-    generator = None if seed is None else torch.Generator(device).manual_seed(seed)
+    _check_ids(model, rows)
+    if seed is not None and not (hasattr(seed, "__index__") and -(2**63) <= int(seed) < 2**64):
+        raise ValueError(f"seed={seed!r} must be a whole number of at most 64 bits, or None")
+    if eos_id is not None and not hasattr(eos_id, "__index__"):
+        raise ValueError(f"eos_id={eos_id!r} must be one token id, or None")
+    device = _device(model, rows)
+    generator = None if seed is None else torch.Generator(device).manual_seed(int(seed))
     choice = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "generator": generator}
     tokens, lengths = _pad([row.to(device) for row in rows])  # (B, longest), (B,)
     return _steps(model, tokens, lengths, max_new_tokens, context_size, eos_id, use_cache, choice)
@@ -232,7 +230,6 @@ def _steps(
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """The steps of `stream_with_logits`, for padded rows (B, longest) and their lengths (B,)."""
     longest = tokens.shape[1]
-    tokens = F.pad(tokens, (0, max_new_tokens))  # room for the new tokens, each after its row's last
     rows = torch.arange(len(tokens), device=tokens.device)
     ended = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
     # A cache repeats what the course's models do, without dropout: a model that differs computes by itself.
@@ -249,18 +246,54 @@ def _steps(
                 logits = forward(model, next_ids, cache)
         else:
             ends = (lengths + step).tolist()
-            windows, counts = _pad(
-                [row[max(0, end - context_size) : end] for row, end in zip(tokens, ends, strict=True)]
-            )
-            logits = model(windows)[rows, counts - 1]  # (B, vocab_size)
+            windows = [row[max(0, end - context_size) : end] for row, end in zip(tokens, ends, strict=True)]
+            logits = _last_logits(model, windows)  # (B, vocab_size)
         next_ids = choose_next(logits, **choice)  # (B, 1)
         if eos_id is not None:
             ended |= next_ids[:, 0] == eos_id
             next_ids[ended] = eos_id
             if ended.all():
                 return
+        if longest + step == tokens.shape[1]:
+            tokens = F.pad(tokens, (0, 256))  # room for further tokens, each after its row's last
         tokens[rows, lengths + step] = next_ids[:, 0]
         yield next_ids[:, 0].tolist(), logits
+
+
+def _last_logits(model: torch.nn.Module, windows: list[torch.Tensor]) -> torch.Tensor:
+    """The logits (B, vocab_size) after rows of any lengths, by the model's own forward: each length for itself.
+
+    Rows that were padded to one length would do only for a model that never looks ahead.
+    """
+    last: dict[int, torch.Tensor] = {}
+    for length in sorted({len(window) for window in windows}):
+        rows = [row for row, window in enumerate(windows) if len(window) == length]
+        logits = model(torch.stack([windows[row] for row in rows]))
+        if not isinstance(logits, torch.Tensor) or logits.dim() != 3:
+            given = f"the shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
+            raise ValueError(f"model(ids) must be a tensor of logits (B, T, vocab_size), and is of {given}")
+        last |= dict(zip(rows, logits[:, -1], strict=True))
+    return torch.stack([last[row] for row in range(len(windows))])
+
+
+def _device(model: torch.nn.Module, rows: list[torch.Tensor]) -> torch.device:
+    """The device that a model's parameters are on; that of the prompt for a model without any."""
+    return next((parameter.device for parameter in model.parameters()), rows[0].device)
+
+
+def _check_ids(model: torch.nn.Module, rows: list[torch.Tensor]) -> None:
+    """Raise ValueError for ids that are not in the vocabulary, where a model's embedding says how many there are."""
+    words = _table_length(getattr(model, "tok_emb", None))
+    largest, smallest = max(int(row.max()) for row in rows), min(int(row.min()) for row in rows)
+    if words is not None and not 0 <= smallest <= largest < words:
+        wrong = smallest if smallest < 0 else largest
+        raise ValueError(f"the prompt holds the token id {wrong}; the model's vocabulary has 0 to {words - 1}")
+
+
+def _table_length(embedding: Any) -> int | None:
+    """How many rows an embedding has; None for one of another kind."""
+    weight = getattr(embedding, "weight", None)
+    return len(weight) if isinstance(weight, torch.Tensor) and weight.dim() == 2 else None
 
 
 def _drops(model: torch.nn.Module) -> bool:
@@ -270,8 +303,8 @@ def _drops(model: torch.nn.Module) -> bool:
 
 def context_length(model: torch.nn.Module) -> int | None:
     """How many tokens a `GPTModel` or a `LlamaModel` reads at once; None for a model that does not say."""
-    table = getattr(model, "pos_emb", None)  # a GPTModel has a row for each position
-    return getattr(model, "context_length", None) if table is None else len(table.weight)
+    positions = _table_length(getattr(model, "pos_emb", None))  # a GPTModel has a row for each position
+    return getattr(model, "context_length", None) if positions is None else positions
 
 
 def beam_search(
@@ -286,7 +319,8 @@ def beam_search(
     if len(rows) != 1 or beams < 1:
         raise ValueError(f"idx has {len(rows)} rows and beams={beams}: one row and at least one beam are expected")
     _check_lengths(max_new_tokens, context_size)
-    idx = rows[0][None].to(next(model.parameters()).device)  # (1, T)
+    _check_ids(model, rows)
+    idx = rows[0][None].to(_device(model, rows))  # (1, T)
     scores = torch.zeros(1, device=idx.device)  # (beams,)
     for _ in range(max_new_tokens):
         with torch.no_grad():

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .files import first_line
+from .files import first_line, write_whole
 from .guards import takes_file
 
 # The kinds of a value in the metadata, by number: fixed sizes as `struct` names them, a text, a list.
@@ -156,7 +156,8 @@ def write_gguf(
 ) -> None:
     """Write a GGUF file of version 3; `tensors` has for each name its kind, its shape and its bytes.
 
-    For stand-ins and tests: whole numbers are written as uint32, lists have entries of one type.
+    For stand-ins and tests: whole numbers are written as uint32, lists have entries of one type. The file is written
+    whole or not at all.
     """
     numbers = {name: number for number, (name, _, _) in KINDS.items()}
     head = bytearray(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata)))
@@ -167,11 +168,15 @@ def write_gguf(
         head += _text(name) + struct.pack(f"<I{len(shape)}Q", len(shape), *reversed(shape))
         head += struct.pack("<IQ", numbers[kind], offset)
         offset += -(-len(content) // 32) * 32
-    with Path(path).open("wb") as file:
-        file.write(head + bytes(-len(head) % 32))
-        for _, _, content in tensors.values():
-            file.write(content)
-            file.write(bytes(-len(content) % 32))
+
+    def write(temporary: str) -> None:
+        with Path(temporary).open("wb") as file:
+            file.write(head + bytes(-len(head) % 32))
+            for _, _, content in tensors.values():
+                file.write(content)
+                file.write(bytes(-len(content) % 32))
+
+    write_whole(path, write)
 
 
 def _text(text: str) -> bytes:

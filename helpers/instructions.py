@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from .files import write_text_whole
 from .generation import generate_batch
-from .guards import evaluation_mode, guard
+from .guards import adapt, evaluation_mode, guard
 from .speed.chosen import logits_at
 from .tokenizers import END_OF_TEXT, takes_tokenizer
 
@@ -149,13 +149,28 @@ class InstructionDataset(Dataset):
         return len(self.data)
 
 
+def _has_prompt_length(item: Any) -> bool:
+    """Whether an item of a batch is (ids, prompt length), not ids alone."""
+    return len(item) == 2 and bool(getattr(item[0], "ndim", isinstance(item[0], Sequence)))
+
+
 def _check_batch(batch: Sequence[Sequence[int]], allowed_max_length: int | None) -> None:
-    if not batch or not all(batch):
+    if not batch or not all(len(ids) for ids in batch):
         raise ValueError("batch holds no entry, or one without tokens")
+    if any(map(_has_prompt_length, batch)):
+        raise ValueError(
+            "batch has pairs (ids, prompt length), as of an InstructionDataset made with_prompt_lengths=True: "
+            "masked_collate_fn takes these, custom_collate_fn lists of ids"
+        )
     if allowed_max_length is not None and allowed_max_length < 1:
         raise ValueError(f"allowed_max_length={allowed_max_length} must be at least 1")
 
 
+def _as_lists(batch: Sequence[Sequence[int] | torch.Tensor]) -> list[Sequence[int]]:
+    return [ids.tolist() if isinstance(ids, torch.Tensor) else ids for ids in batch]
+
+
+@adapt("batch", _as_lists)
 @guard(_check_batch)
 def custom_collate_fn(
     batch: Sequence[Sequence[int]],
@@ -166,9 +181,10 @@ def custom_collate_fn(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Lists of token ids as inputs and targets, both int64 (B, T), T as long as the longest list (section 7.3).
 
+    Tensors (T,) of ids will do as well.
     Targets are the inputs shifted by one, with `pad_token_id` once as the end of the text; the rest of a row is
     `ignore_index`, which the loss leaves out. Longer rows are cut to `allowed_max_length` tokens. Raises ValueError
-    for no list, an empty one, or an `allowed_max_length` below 1.
+    for no list, an empty one, one that has a prompt length beside it, or an `allowed_max_length` below 1.
     """
     longest = max(len(ids) for ids in batch)
     inputs = torch.full((len(batch), longest), pad_token_id)  # (B, T)
@@ -185,8 +201,10 @@ def masked_collate_fn(
     """`custom_collate_fn` for (ids, prompt length), where only the answer and its end are targets (exercise 7.2).
 
     Raises ValueError if no target is left, as when `allowed_max_length` cuts all answers off: the loss would be NaN;
-    and for a prompt length below 1 or above the number of tokens.
+    and for a prompt length that is missing, below 1 or above the number of tokens.
     """
+    if not all(map(_has_prompt_length, batch)):
+        raise ValueError("batch has ids without a prompt length: make InstructionDataset with_prompt_lengths=True")
     for ids, prompt_length in batch:
         if not 1 <= prompt_length <= len(ids):
             raise ValueError(f"batch has a prompt length of {prompt_length} for {len(ids)} tokens: 1 to {len(ids)} fit")

@@ -20,24 +20,47 @@ import regex
 
 from .files import check_writable, progress_bar, read_json, write_text_whole
 from .instructions import check_entries
-from .model_client import OLLAMA, query_model
+from .model_client import OLLAMA, CutOff, query_model
 
 # Scripts without blanks between words: there, each letter with its marks counts as a word.
 _NO_BLANKS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _LETTERS = rf"[[\p{{L}}\p{{M}}\p{{N}}_]--[{_NO_BLANKS}]]+"  # vowel signs and other marks belong to the word
+# What a minus may stand before, as no hyphen or list's dash does: 2x, a function, a variable (but a suffix -d or -s).
+_NEGATED = r"(?=\d|(?:sin|cos|tan|cot|sinh|cosh|tanh|ln|log|exp|sqrt|[[\p{L}]--[adis]])(?![\p{L}\p{M}']))"
 _WORDS = regex.compile(
     rf"(?<![\p{{L}}\p{{M}}\p{{N}}_])-?\d+(?:[.,:/]\d+)*(?![\p{{L}}\p{{M}}_])|[{_NO_BLANKS}]\p{{M}}*"
-    rf"|{_LETTERS}(?:'{_LETTERS})*|[%°$€£+=*/<>]",
+    rf"|(?<![\p{{L}}\p{{M}}\p{{N}}_)\-])-(?:{_NEGATED}{_LETTERS}|(?=[\p{{Sc}}√∞]))"
+    rf"|{_LETTERS}(?:'{_LETTERS})*|(?<=\p{{L}})\#|[%°*/[\p{{Sm}}\p{{Sc}}--[|~]]]",
     regex.V1,
 )
-# A whole number by itself: no part of a word, a fraction or a range such as 85-90.
-_NUMBER = r"(?<![\w.,/-])(?<!\d[-–] )(\d+)(?:\.0+)?(?!\w|[.,]\d|\s*[-–]\s*\d|\s+(?:to|or|and)\s+\d)"
-# What a judge may say of the scale, which is no score.
-_SCALES = (
+# A whole number by itself: no part of a word, of a fraction, of -5 or 1 000, or of a range such as 85-90.
+_NUMBER = (
+    r"(?<![\w.,/−–-])(?<!\d[-–] )(?<!\d[ \u00a0\u202f])(\d+)(?:\.0+)?"
+    r"(?!\w|[.,]\d|[ \t\u00a0\u202f]+\d|\s*[-–]\s*\d|\s+(?:to|or|and)\s+\d)"
+)
+_OF_100 = r"(?:/|\(?(?:out )?of) ?(?:(?:a|the) )?(?:(?:possible|maximum|total) )?(?:of )?100\b"
+_OF_OTHERS = r"(?!\s*/|[ \t]*(?:\(?(?:out|of)\b|stars?\b))"  # 8 out of 10, 4 stars
+_COUNTED = r"(?![ \t]+(?!(?:as|is|marks|points|this|was)\b)(?-i:[a-z]\w*s|level)\b)"  # 3 mistakes, grade 5 level
+_WORD = r"\b(?:score|grade|rating)\b"
+_SCORES = (
+    rf"(?i){_WORD}\W*{_NUMBER}(?:\s*{_OF_100})?{_OF_OTHERS}{_COUNTED}",
+    rf"(?i){_WORD}\W*(?:(?:is|of|as|it|at)\W+)+{_NUMBER}(?:\s*{_OF_100})?{_OF_OTHERS}",
+    rf"(?i){_NUMBER}\s*(?!of|\(of){_OF_100}",
+    rf"\\boxed\{{\s*{_NUMBER}(?:\s*{_OF_100})?\W*\}}",
+)
+# What a judge may say of the scale, and of a score that it does not give.
+_NO_SCORES = (
     r"(?i)[(\[]?\b(?:from |between )?0\s*(?:-|–|to|and)\s*100\b[)\]]?",
     r"(?i)\b(?:full|perfect|top|highest|maximum|best|possible)\W+(?:possible\W+)?(?:score|mark|grade|rating)s?\b\W*"
     r"(?:(?:of|is|would be)\W+)?\d+(?:\s*/\s*100)?",
+    r"(?i)(?:\b(?:not|cannot|never|less than|more than|below|above)|n['’]t)\b"
+    r"(?:(?!\b(?:and|because|but|so|therefore|thus)\b)[^.,:;!?\n]){0,100}?"
+    rf"(?:{_WORD} (?:of|as|at) \d+|\b\d{{1,3}}\s*{_OF_100})",
+    rf"(?i)(?:{_WORD} of \d+|\b\d{{1,3}}\s*{_OF_100}) "
+    r"(?:is|seems|(?:would|might|may|could) (?:be|seem)) (?:\w+ )?(?:not|too|un\w+)\b",
 )
+_ANOTHER_SCALE = r"(?i)\bscale (?:of|from|between) \d+\s*(?:-|–|to|and)\s*(?!100\b)\d+"
+_REASONING = r"(?is)<{0}(?:think(?:ing)?|reasoning)>|\[{0}think\]"
 _JUDGE_PROMPT = """You grade answers. Compare the response with the correct output for the instruction.
 
 Instruction: {instruction}
@@ -52,8 +75,9 @@ Grade the response from 0 (wrong or useless) to 100 (as good as the correct outp
 def exact_match(answer: str, reference: str) -> float:
     """1.0 if both texts have the same words and numbers in the same order, else 0.0.
 
-    Case and punctuation do not count, except within numbers: 3.5 is not 35, and -2 is not 2. In scripts without blanks,
-    such as Chinese and Thai, each letter with its marks is a word.
+    Case and punctuation do not count, except within numbers: 3.5 is not 35, and -2 is not 2. Signs of mathematics and
+    of money do: x ≤ 5 is not x ≥ 5, nor -x what x is. In scripts without blanks, such as Chinese and Thai, each letter
+    with its marks is a word.
 
     >>> exact_match("the answer is 3.5", "The answer is 3.5.")
     1.0
@@ -90,7 +114,7 @@ def rouge_l(answer: str, reference: str) -> float:
 def generate_model_scores(
     json_data: Sequence[Mapping[str, Any]],
     json_key: str,
-    model: str = "llama3",
+    model: str | None = None,
     url: str = OLLAMA,
     *,
     ask: Callable[[str], str] | None = None,
@@ -101,15 +125,21 @@ def generate_model_scores(
 
     Entries have the keys instruction, output, `json_key` and perhaps input. An empty response gets 0 unasked. An answer
     of the judge without a score gives None in its place, so that scores and entries stay together; such answers are
-    counted and shown. `options` are those of `query_model`. With `ask`, a function from a prompt to an answer, no
-    server is asked: the judge is then a model in this process, such as `helpers.smollm2.smollm2_judge` makes one, and
-    `model` is only its name.
+    counted and shown. `model`, "llama3" unless named, and `options` are those of `query_model`. With `ask`, a function
+    from a prompt to an answer, no server is asked: the judge is then a model in this process, such as
+    `helpers.smollm2.smollm2_judge` makes one, `model` is only its name, and there are no options.
 
-    With `save_to`, each answer is written to that JSON file at once, and a later call with the same file asks only for
-    what is missing. A failure or Ctrl-C ends the run early: it is printed, and the finished scores are returned; with
-    none finished, it is raised. Raises ValueError, before anything is asked, if an entry lacks a key or the file is
-    not one of scores; ValueError if no answer has a score; and what `query_model` raises.
+    With `save_to`, each answer is written to that JSON file at once, under the judge's name, and a later call with the
+    same file asks only for what is missing. A failure or Ctrl-C ends the run early: it is printed, and the finished
+    scores are returned; with none finished, it is raised. Raises ValueError, before anything is asked, if an entry
+    lacks a key, the file is not one of scores, or `ask` comes with options, or with `save_to` and no name; ValueError
+    if no answer has a score; and what `query_model` or `ask` raises.
     """
+    if ask is not None and options:
+        raise ValueError(f"{', '.join(options)}: with ask, no server is asked that could take options")
+    if ask is not None and save_to is not None and model is None:
+        raise ValueError("model=None: with ask and save_to, give the judge a name, under which its answers are kept")
+    model = model or "llama3"
     check_entries(json_data, ("instruction", "input", "output"), optional=("input",), name="json_data")
     prompts = [_judge_prompt(entry, json_key, number) for number, entry in enumerate(json_data)]
     answers = _read_answers(save_to)
@@ -124,16 +154,20 @@ def generate_model_scores(
                 continue
             key = hashlib.sha256(json.dumps([model, prompt, settings], sort_keys=True).encode()).hexdigest()
             if key not in answers:
-                answers[key] = query_model(prompt, model, url, **options) if ask is None else ask(prompt)
+                answer = query_model(prompt, model, url, **options) if ask is None else ask(prompt)
+                if not isinstance(answer, str):
+                    raise ValueError(f"ask gives a {type(answer).__name__}: the text of an answer is expected")
+                # The last word of an answer that was cut off may be half of one: 8 of 85.
+                answers[key] = re.sub(r"\S+$", "…", answer) if isinstance(answer, CutOff) else answer
                 if save_to is not None:
                     write_text_whole(save_to, json.dumps(answers, indent=1))
             scores.append(_score_in(answers[key]))
             if scores[-1] is None:
                 garbage[number] = answers[key]
-    except (OSError, LookupError, ValueError, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt) as error:
         if not scores:
             raise
-        print(str(error) or "Interrupted.")
+        print("Interrupted." if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__)
         again = "; the same call goes on from here" if save_to is not None else ""
         print(f"Stopped at entry {number} of {len(prompts)}: the {len(scores)} finished scores are returned{again}.")
     if garbage:
@@ -161,7 +195,8 @@ def _words(text: str) -> list[str]:
     # Letters may be written in one piece or as letter and accent; a minus and an apostrophe in two ways each. Case
     # folding makes "Straße" and "STRASSE" one word too, and one letter of the two small sigmas of Greek.
     text = unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
-    text = text.replace("−", "-").replace("’", "'")
+    text = text.replace("−", "-").replace("’", "'").replace("!=", "≠")
+    text = re.sub(r"(?<![\w.])\.(?=\d)", "0.", text)  # .5
     return _WORDS.findall(text) or text.split()  # a text of punctuation alone is compared as it is
 
 
@@ -178,20 +213,22 @@ def _judge_prompt(entry: Mapping[str, Any], json_key: str, number: int) -> str |
 def _score_in(answer: str) -> int | None:
     """The one integer of 0 to 100 that an answer states as its score; None if it has none, or more than one.
 
-    A number counts if it is the whole answer, follows "score" or stands before "/100". Others, as in "it has 3
-    mistakes", are not scores, and neither is what is said of the scale: "score (0-100)", "a full score of 100".
+    A number counts if it is the whole first or last line, follows "score", or stands before "/100" or in LaTeX's box.
+    Others, as in "it has 3 mistakes", are not scores, and neither is what is said of the scale ("score (0-100)", "a
+    full score of 100"), of a score that is not given, or by another scale ("8 out of 10").
     """
-    answer = answer.rpartition("</think>")[2]  # models that reason aloud first
-    if "<think>" in answer:  # cut off before it came to its answer
+    answer = re.split(_REASONING.format("/"), answer)[-1]  # models that reason aloud first
+    if re.search(_REASONING.format(""), answer) or re.search(_ANOTHER_SCALE, answer):  # cut off before its answer
         return None
-    for scale in _SCALES:
-        answer = re.sub(scale, " ", answer)
-    found = re.findall(rf"^\W*?{_NUMBER}(?:\s*(?:/|out of)\s*100)?\W*$", answer.strip()) or re.findall(
-        rf"(?i)\b(?:score|grade|rating)\b\W*(?:(?:is|of|as|it|at)\W+)*?{_NUMBER}(?!\s*/)", answer
-    ) + re.findall(rf"(?i){_NUMBER}\s*(?:/|out of)\s*100\b", answer)
-    if any(len(value) > 1000 for value in found):  # Python refuses to read numbers of thousands of digits
+    for pattern in _NO_SCORES:
+        answer = re.sub(pattern, " ", answer)
+    lines = [line for line in answer.splitlines() if line.strip()]
+    found = [re.fullmatch(rf"\W*?{_NUMBER}(?:\s*{_OF_100})?\W*", line) for line in (lines[:1] + lines[-1:])]
+    found += [match for pattern in _SCORES for match in re.finditer(pattern, answer)]
+    numbers = {match[1] for match in found if match}
+    if any(len(number) > 1000 for number in numbers):  # Python refuses to read numbers of thousands of digits
         return None
-    values = {int(value) for value in found}
+    values = {int(number) for number in numbers}
     return values.pop() if len(values) == 1 and max(values) <= 100 else None
 
 

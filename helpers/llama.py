@@ -99,6 +99,13 @@ class LayerCache:
         return self.keys[:, :, :end], self.values[:, :, :end]
 
 
+class _LayerCacheOfOneType(LayerCache):
+    """A `LayerCache` that keeps its type: under autocast, what is added to it is of another."""
+
+    def add(self, keys, values, positions):
+        return super().add(keys.to(self.keys.dtype), values.to(self.values.dtype), positions)
+
+
 class LlamaCache:
     """What all layers of a `LlamaModel` keep of the tokens so far, and how many these are in each row.
 
@@ -109,7 +116,7 @@ class LlamaCache:
     def __init__(self, model: LlamaModel, batch: int, capacity: int):
         weight = model.tok_emb.weight
         attentions = [block.att for block in model.trf_blocks]
-        self.layers = [LayerCache(batch, att.num_kv_heads, capacity, att.head_dim) for att in attentions]
+        self.layers = [_LayerCacheOfOneType(batch, att.num_kv_heads, capacity, att.head_dim) for att in attentions]
         for layer in self.layers:
             layer.keys, layer.values = layer.keys.to(weight), layer.values.to(weight)
         self.lengths = torch.zeros(batch, dtype=torch.long, device=weight.device)
@@ -261,8 +268,10 @@ def forward_last(
 
     `idx` follows what the cache holds, padded at the right if rows have different numbers of tokens; `new` (B,) says
     how many of the T count in each row (all, if left out). What was kept of padding is overwritten later, and no token
-    looks at it until then.
+    looks at it until then. Raises ValueError for a `new` that is not from 1 to T.
     """
+    if new is not None and not bool(((new >= 1) & (new <= idx.shape[1])).all()):
+        raise ValueError(f"new={new.tolist()} must be from 1 to the {idx.shape[1]} tokens of idx in each row")
     hidden = model.hidden_states(idx, cache)  # (B, T, C)
     if new is None:
         return model.out_head(hidden[:, -1])

@@ -10,18 +10,20 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from .files import existing_file, first_line, read_tensors, write_whole
-from .guards import guard
-from .speed.parts import is_linear, register_linear
+from .guards import evaluation_mode, guard
+from .speed.parts import is_linear, is_unchanged, register_linear
 
 
 def _check_sizes(rank: int, alpha: float) -> None:
@@ -133,6 +135,71 @@ def _check_mergeable(model: nn.Module) -> None:
         raise ValueError("model has no LoRA layers to merge")
     if not all(isinstance(layer.linear, nn.Linear) for layer in layers.values()):
         raise ValueError("model has weights in another form (fewer bits, packed): merge first")
+    for name, layer in layers.items():
+        _check_weight(name, layer)
+
+
+def _check_weight(name: str, layer: nn.Module) -> None:
+    """What a layer computes has to be what one linear layer with its `weight` computes."""
+    linear = layer.linear
+    if "weight" not in linear._parameters:
+        raise ValueError(f"{name} has a weight that is made of others (parametrized, pruned): make it one first")
+    if not _computes(layer, lambda x: F.linear(x, layer.weight.to(x), linear.bias), linear.weight):
+        raise ValueError(
+            f"{name} computes something else than its weight says (a class of its own, a hook): it cannot be merged"
+        )
+
+
+def _computes(module: nn.Module, formula: Callable[[torch.Tensor], torch.Tensor], like: torch.Tensor) -> bool:
+    """Whether a module gives what a formula gives, to rounding, for a few inputs that a matrix `like` this one takes.
+
+    The matrix is (_, in_dim) and lends its type and device. Torch's global random state is left alone.
+    """
+    x = torch.randn(1, 4, like.shape[-1], generator=torch.Generator().manual_seed(0)).to(like)
+    with evaluation_mode(module), torch.no_grad():
+        got, expected = module(x), formula(x)
+    rounding = max(1e-5 if _products_are_exact() else 1e-2, 2 * torch.finfo(got.dtype).eps)
+    got, expected = got.float(), expected.float()
+    return not (got - expected).norm() > rounding * (got.norm() + expected.norm())
+
+
+def _products_are_exact() -> bool:
+    """Whether products of float32 matrices are float32 too, not rounded to fewer digits for speed (TF32)."""
+    try:
+        return torch.get_float32_matmul_precision() == "highest"
+    except RuntimeError:  # it was set by torch.backends, which this function cannot read
+        return False
+
+
+def _check_savable(name: str, layer: nn.Module) -> None:
+    """A file has A, B, rank and alpha, which `load_adapter` uses as `LoRALayer` does."""
+    lora = layer.lora
+
+    def product(x: torch.Tensor) -> torch.Tensor:
+        return lora.alpha / lora.rank * (x.to(lora.A) @ lora.A @ lora.B)
+
+    if type(layer) is LinearWithLoRA and is_unchanged(layer):
+        same = _computes(lora, product, lora.A.T)
+    else:
+        like = layer.linear.weight if isinstance(layer.linear, nn.Linear) else lora.A.T
+        same = _computes(layer, lambda x: layer.linear(x) + product(x), like)
+    if not same:
+        raise ValueError(
+            f"{name} computes something else than alpha / rank times A and B beside its linear layer (a class of its "
+            "own, a hook): an adapter's file cannot hold that"
+        )
+
+
+def _warn_of_others(model: nn.Module, kept: Iterable[nn.Parameter], stacklevel: int) -> None:
+    """Warn of what may have been trained and is not kept."""
+    kept = {id(parameter) for parameter in kept}
+    others = [name for name, value in model.named_parameters() if value.requires_grad and id(value) not in kept]
+    if others:
+        warnings.warn(
+            f"{len(others)} trainable parameters are not part of the adapter, {others[0]} first: freeze them before "
+            "training",
+            stacklevel=stacklevel,
+        )
 
 
 @torch.no_grad()
@@ -142,7 +209,8 @@ def merge_lora(model: nn.Module) -> dict[str, LoRALayer]:
 
     The model is then built of plain linear layers again, and so are its files. Weights that were shared with another
     layer, as GPT-2's output layer with the embedding, are not shared any more. Raises ValueError for a model without
-    LoRA, or one whose linear layers were quantized or packed.
+    LoRA, one whose linear layers were quantized, packed or parametrized, or a layer that computes otherwise than its
+    `weight` says, such as one with a hook.
     """
     layers = lora_layers(model)
     for name, layer in layers.items():
@@ -169,7 +237,8 @@ def save_adapter(model: nn.Module, path: Path | str, also: Sequence[str] = ()) -
     """Write a model's adapter to a safetensors file: A and B of each layer; rank, alpha and targets as its metadata.
 
     `also` names linear layers that the base model does not have in this form, such as a classifier's "out_head"; they
-    are written whole. Raises ValueError if the model has no LoRA, or no linear layer of such a name.
+    are written whole. Warns if other parameters are trainable. Raises ValueError if the model has no LoRA, no linear
+    layer of such a name, or a layer that computes otherwise than `LinearWithLoRA`.
     """
     model = getattr(model, "_orig_mod", model)  # compiled models have longer names
     layers = lora_layers(model)
@@ -177,7 +246,9 @@ def save_adapter(model: nn.Module, path: Path | str, also: Sequence[str] = ()) -
         raise ValueError("model has no LoRA layers to save")
     tensors = {}
     for name, layer in layers.items():
+        _check_savable(name, layer)
         tensors |= {f"{name}.lora.A": layer.lora.A, f"{name}.lora.B": layer.lora.B}
+    kept = list(tensors.values())
     modules = dict(model.named_modules())
     for name in also:
         module = modules.get(name)
@@ -185,11 +256,13 @@ def save_adapter(model: nn.Module, path: Path | str, also: Sequence[str] = ()) -
         if not isinstance(linear, nn.Linear):
             raise ValueError(f"also has {name!r}, which is no linear layer of the model")
         tensors |= {f"{name}.{part}": values for part, values in linear.state_dict().items()}
+        kept += linear.parameters()
     tensors = {name: values.detach().cpu().contiguous() for name, values in tensors.items()}
     sizes = {(layer.lora.rank, layer.lora.alpha) for layer in layers.values()}
     if len(sizes) > 1:
         raise ValueError(f"an adapter has one rank and one alpha; this model's layers have {sorted(sizes)}")
     [(rank, alpha)] = sizes
+    _warn_of_others(model, kept, stacklevel=3)
     alpha = alpha if isinstance(alpha, int) else float(alpha)  # JSON does not know NumPy's numbers
     settings = {"rank": rank, "alpha": alpha, "targets": list(layers), "also": list(also)}
     write_whole(path, lambda temporary: save_file(tensors, temporary, metadata={"lora": json.dumps(settings)}))
@@ -203,6 +276,7 @@ def load_adapter(model: nn.Module, path: Path | str) -> dict[str, Any]:
     belongs to another model, or if the model has LoRA already.
     """
     file = existing_file(path)
+    model = getattr(model, "_orig_mod", model)  # compiled models have longer names
     _check_without_lora(model)
     try:
         tensors, metadata = read_tensors(file)
@@ -236,13 +310,19 @@ def _check_use(self: Adapters, name: str | None) -> None:
         raise ValueError("the layers on the model would be lost: keep them under a name first")
 
 
+def _warn_at_keep(self: Adapters) -> None:
+    base = {id(parameter) for layer in self.base.values() for parameter in layer.parameters()}
+    changed = [parameter for layer in self.changed().values() for parameter in layer.parameters()]
+    _warn_of_others(self.model, [parameter for parameter in changed if id(parameter) not in base], stacklevel=4)
+
+
 class Adapters:
     """Several adapters on one frozen base model, of which one, or none, is in use at a time (section E.5).
 
     The base is the model as it is when this is made. `keep(name)` remembers, under a name, the linear layers that were
     exchanged since (LoRA layers, a new head); `use(name)` puts them back, `use()` gives the base alone. No weight is
     copied. Raises ValueError for a model that has LoRA already, for a name that was not kept, and when `use` would
-    throw away layers that were not kept.
+    throw away layers that were not kept; `keep` warns if anything else in the model is trainable.
     """
 
     @guard(_check_without_lora)
@@ -257,6 +337,7 @@ class Adapters:
         now = {name: self.model.get_submodule(name) for name in self.base}
         return {name: module for name, module in now.items() if module is not self.base[name]}
 
+    @guard(_warn_at_keep)
     def keep(self, name: str) -> None:
         self.kept[name] = self.changed()
 

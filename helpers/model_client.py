@@ -8,11 +8,11 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import json
+import math
 import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,6 +20,10 @@ from .files import first_line
 
 OLLAMA = "http://localhost:11434/api/chat"
 _RETRY_PAUSES = (0.0, 2.0, 5.0)  # seconds before each attempt
+
+
+class CutOff(str):
+    """An answer that ended at a limit of tokens, perhaps within a word."""
 
 
 def query_model(
@@ -38,15 +42,17 @@ def query_model(
 
     A `url` that ends in /api/chat is Ollama's; one that ends in /chat/completions is of an OpenAI-compatible server
     (llama.cpp, vLLM, `transformers serve`, ...). `num_ctx` is Ollama's context in tokens: a longer prompt would be cut
-    without a word; other servers set theirs when they start. `max_tokens` limits the answer. `timeout` is in seconds
-    of silence: the answer is streamed, so a slow one is not cut off while it is still coming. `api_key` is sent as a
-    bearer token; blanks and line ends around it, as from a file, are left out, and no message shows it. Requests to
-    this machine never go through a proxy.
+    without a word; other servers set theirs when they start. `max_tokens` limits the answer; one that ended at a limit
+    is a `CutOff`. `timeout` is in seconds of silence: the answer is streamed, so a slow one is not cut off while it is
+    still coming. `api_key` is sent as a bearer token; blanks and line ends around it, as from a file, are left out, and
+    no message shows it. Requests to this machine never go through a proxy.
 
     A server that is busy, fails or falls silent is asked three times, with pauses. Raises ConnectionError if the
     server is not running or goes on failing, TimeoutError if it stays silent, LookupError if it does not have the
-    model, ValueError for an address of neither kind or a request that the server refuses.
+    model, ValueError for an address of neither kind, a timeout that is not above 0, or a refused request.
     """
+    if timeout is None or not 0 < timeout < math.inf:
+        raise ValueError(f"timeout={timeout} must be a number of seconds above 0")
     body = _request_body(prompt, model, url, seed, temperature, num_ctx, max_tokens)
     key = _checked(api_key)
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
@@ -56,10 +62,10 @@ def query_model(
         time.sleep(pause)
         try:
             with _opener(url).open(request, timeout=timeout) as response:
-                return "".join(_pieces(response, key))
+                return _read_answer(response, key)
         except urllib.error.HTTPError as error:
             with error:
-                message = _error_message(error.read(), key)
+                message = _error_message(_body(error), key)
             if error.code in (301, 302, 303, 307, 308):
                 message = "it redirects to another address, where neither the question nor a key is sent"
             if error.code < 500 and error.code not in (408, 429):
@@ -131,8 +137,17 @@ def _opener(url: str) -> urllib.request.OpenerDirector:
     return urllib.request.build_opener(_NoRedirect, *([urllib.request.ProxyHandler({})] if here else []))
 
 
-def _pieces(response: http.client.HTTPResponse, key: str) -> Iterator[str]:
-    """The pieces of an answer: JSON lines (Ollama), server-sent events (OpenAI), or one JSON document (either)."""
+def _body(error: urllib.error.HTTPError) -> bytes:
+    """What a server says beside a status; nothing if that breaks off or does not come."""
+    try:
+        return error.read()
+    except (OSError, http.client.HTTPException):
+        return b""
+
+
+def _read_answer(response: http.client.HTTPResponse, key: str) -> str:
+    """An answer in JSON lines (Ollama), server-sent events (OpenAI), or one JSON document (either)."""
+    pieces = []
     whole = response.headers.get_content_type() == "application/json"
     lines = [response.read()] if whole else response
     if whole and not _is_json(lines[0]):  # some gateways call lines of JSON a document
@@ -140,22 +155,23 @@ def _pieces(response: http.client.HTTPResponse, key: str) -> Iterator[str]:
     for line in lines:
         line = line.strip().removeprefix(b"data:").strip()
         if line == b"[DONE]":
-            return
+            return "".join(pieces)
         if not line.startswith(b"{"):
             if whole:
                 raise _Broken(f"it is not a JSON object: {_hide(line, key)[:80]!r}")
             continue  # empty lines, and comments that keep the connection open
         try:
             part = json.loads(line)
-            if "error" in part:
+            if part.get("error") is not None:
                 raise _Broken(_error_message(line, key))
             choice = part["choices"][0] if part.get("choices") else part
             message = choice.get("message") or choice.get("delta") or {}
-            yield _text_of(message.get("content"))
+            pieces.append(_text_of(message.get("content")))
         except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
             raise _Broken(f"it is not of the protocol: {_hide(line, key)[:80]!r}") from error
-        if whole or part.get("done") or choice.get("finish_reason"):
-            return
+        reason = part.get("done_reason") or choice.get("finish_reason")
+        if whole or part.get("done") or reason:
+            return (CutOff if reason == "length" else str)("".join(pieces))
     raise _Broken("it ended too early")
 
 
@@ -190,7 +206,7 @@ def _error_message(body: bytes, key: str) -> str:
         message = error.get("message", error) if isinstance(error, dict) else error
     except (ValueError, AttributeError, RecursionError):
         message = body.decode(errors="replace")
-    return " ".join(str(message).split())[:200]
+    return " ".join(str(message).split())[:200] or "no reason given"
 
 
 def _refusal(code: int, message: str, model: str, url: str) -> Exception:

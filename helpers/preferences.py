@@ -8,7 +8,7 @@ What this leaves out: several answers in order, doubtful labels, and losses per 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -120,10 +120,19 @@ def sequence_logprobs(
     return losses.new_zeros(targets.shape).masked_scatter(counted, -losses).sum(dim=1)  # (B,)
 
 
-def reference_logprobs(model: torch.nn.Module, dataset: PreferenceDataset, batch_size: int = 16) -> torch.Tensor:
-    """The log-probabilities of both answers of every pair under a model that stays as it is: (N, 2), on the CPU."""
+def reference_logprobs(
+    model: torch.nn.Module,
+    dataset: PreferenceDataset,
+    batch_size: int = 16,
+    collate_fn: Callable = preference_collate_fn,
+) -> torch.Tensor:
+    """The log-probabilities of both answers of every pair under a model that stays as it is: (N, 2), on the CPU.
+
+    `collate_fn` should be the one of the training's loader: with a tokenizer other than GPT-2's, for example
+    `partial(preference_collate_fn, pad_token_id=2)`.
+    """
     device, parts = next(model.parameters()).device, []
-    loader = DataLoader(dataset, batch_size, collate_fn=preference_collate_fn)
+    loader = DataLoader(dataset, batch_size, collate_fn=collate_fn)
     with evaluation_mode(model), torch.no_grad():
         for inputs, (targets, _) in loader:
             logprobs = sequence_logprobs(model, inputs.to(device), targets.to(device))  # (2B,)
@@ -169,13 +178,18 @@ def calc_dpo_loss_batch(
     return loss
 
 
-def compare_with_reference(model: torch.nn.Module, dataset: PreferenceDataset, beta: float = 0.1) -> dict[str, float]:
+def compare_with_reference(
+    model: torch.nn.Module,
+    dataset: PreferenceDataset,
+    beta: float = 0.1,
+    collate_fn: Callable = preference_collate_fn,
+) -> dict[str, float]:
     """Means over all pairs of a dataset with its `reference`: both log-probabilities, margin, accuracy and loss.
 
     The margin is the reward of the chosen answer less that of the rejected one; accuracy is the share of pairs where it
-    is positive.
+    is positive. `collate_fn` is as for `reference_logprobs`.
     """
-    chosen, rejected = reference_logprobs(model, dataset).T  # (N,) each
+    chosen, rejected = reference_logprobs(model, dataset, collate_fn=collate_fn).T  # (N,) each
     references = dataset.reference.T  # (2, N)
     loss, reward_chosen, reward_rejected = dpo_loss(chosen, rejected, *references, beta=beta)
     margin = reward_chosen - reward_rejected  # (N,)

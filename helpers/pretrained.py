@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch.overrides import TorchFunctionMode
 
+from .checkpoints import plain_config, without_weights
 from .files import existing_file, first_line, read_json, read_tensors, write_text_whole, write_whole
 from .gpt import GPTModel, check_sizes, gpt_config, model_config
 from .lora import load_adapter, merge_lora
@@ -77,7 +77,7 @@ def load_course_model(path: Path | str = COURSE_MODEL_FILE) -> tuple[GPTModel, d
                 weights[name] = weight if scale is None else weight.float() * scale[:, None]
         weights["out_head.weight"] = weights["tok_emb.weight"]
         check_sizes(cfg, weights)
-        model = _without_weights(cfg)
+        model = without_weights(cfg)
         model.load_state_dict(weights, assign=True)
     except Exception as error:
         raise ValueError(f"{path} is not a course model file ({first_line(error)})") from None
@@ -234,7 +234,7 @@ def read_gpt2(folder: Path | str) -> tuple[GPTModel, dict[str, Any]]:
     file, cfg = folder / _WEIGHTS, {**_config(settings), "drop_rate": 0.0}
     _check_layers(file, cfg["n_layers"])
     _check_tables(file, cfg)
-    model = _without_weights(cfg)
+    model = without_weights(cfg)
     for part in ("", *(f"h.{layer}." for layer in range(cfg["n_layers"]))):
         _fill(model, file, part)
     if _is_tied(settings):
@@ -383,33 +383,20 @@ def load_weights_into_gpt(gpt: GPTModel, params: dict[str, Any]) -> None:
 # What the formats have in common
 
 
-class _ShapesOnly(TorchFunctionMode):
-    """Leaves out what only fills tensors: on the meta device that would load 800 modules of torch, for nothing."""
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function.__name__ in ("normal_", "uniform_", "kaiming_uniform_", "triu"):
-            return args[0] if args else None
-        return function(*args, **(kwargs or {}))
-
-
-def _without_weights(cfg: dict[str, Any]) -> GPTModel:
-    """A model whose parameters have a shape and no memory, until others are put in their place."""
-    with torch.device("meta"), _ShapesOnly():
-        model = GPTModel(cfg)
-    for module in model.modules():  # the meta device gave the masks no content
-        if isinstance(getattr(module, "mask", None), torch.Tensor):
-            module.mask = torch.triu(torch.ones(module.mask.shape, dtype=torch.bool), diagonal=1)
-    return model
-
-
 def _tied_state(model: GPTModel) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """The configuration and the weights of a plain model whose output layer is its token embedding; else ValueError."""
     model = getattr(model, "_orig_mod", model)  # what torch.compile was given
-    cfg, state = model_config(model), model.state_dict()
-    differing = state.keys() if cfg is None else state.keys() ^ _without_weights(cfg).state_dict().keys()
+    shapes, state = model_config(model), model.state_dict()
+    differing = state.keys() if shapes is None else state.keys() ^ without_weights(shapes).state_dict().keys()
     if differing:
         first = f"model is not a GPTModel of plain layers (see its {min(differing)})"
         raise ValueError(f"{first}; merge LoRA layers first, with merge_lora")
+    cfg = plain_config(model)
+    if cfg is None:
+        raise ValueError(
+            "model computes something else than a GPTModel of its sizes with its weights, and this format has room for "
+            "nothing more: a part of it was changed (activation, mask, eps, heads, a hook, a class of your own)"
+        )
     head, embedding = state["out_head.weight"], state["tok_emb.weight"]
     if head.shape != embedding.shape or not torch.equal(head, embedding):
         raise ValueError("model has an output layer of its own; this format needs out_head.weight = tok_emb.weight")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -121,12 +122,12 @@ def train_on(
 ) -> list[float]:
     """Train on the rows (B, CONTEXT) that `draw()` gives for each update; returns the losses.
 
-    The learning rate rises to `lr` in `warm_up` updates and falls to 0 in a straight line.
+    The learning rate rises to `lr` in `warm_up` updates, at once if that is 0, and falls to 0 in a straight line.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
     losses = []
     for update in range(updates):
-        optimizer.param_groups[0]["lr"] = lr * min((update + 1) / warm_up, 1 - update / updates)
+        optimizer.param_groups[0]["lr"] = lr * min((update + 1) / max(1, warm_up), 1 - update / updates)
         loss = answer_loss(model, draw())
         optimizer.zero_grad()
         loss.backward()
@@ -180,8 +181,28 @@ def full_work(question: Sequence[int], text: str) -> float:
     return float(text == "".join(map(str, sums)) + f"={sums[-1]}.")
 
 
+def takes_any_reward(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """A decorator: the function's `reward` always returns a float."""
+
+    @wraps(function)
+    def scoring(questions: torch.Tensor, ids: torch.Tensor, reward: Reward = right_answer) -> torch.Tensor:
+        def as_float(question: Sequence[int], text: str) -> float:
+            value = reward(question, text)
+            if not hasattr(value, "__float__"):
+                raise ValueError(f"reward returned {value!r} for the answer {text!r}: a number is expected")
+            return float(value)
+
+        return function(questions, ids, as_float)
+
+    return scoring
+
+
+@takes_any_reward
 def score(questions: torch.Tensor, ids: torch.Tensor, reward: Reward = right_answer) -> torch.Tensor:
-    """The rewards (Q, S) of the answers that `ask` gave to questions (Q, DIGITS)."""
+    """The rewards (Q, S) of the answers that `ask` gave to questions (Q, DIGITS).
+
+    A reward may return True, False or a whole number too; raises ValueError for what is no number.
+    """
     samples = len(ids) // len(questions)
     asked = [question for question in questions.tolist() for _ in range(samples)]
     rewards = [reward(question, text) for question, text in zip(asked, to_texts(ids), strict=True)]
@@ -294,13 +315,18 @@ def cold_start(seed: int) -> torch.Tensor:
 
 
 def drawing_from(rows: torch.Tensor, seed: int, batch: int = 64) -> Callable[[], torch.Tensor]:
-    """A function that gives a random batch of the rows each time."""
+    """A function that gives a random batch of the rows each time. Raises ValueError if there is no row."""
+    if len(rows) == 0:
+        raise ValueError("rows holds no answer to learn from: did the teacher give no right one?")
     generator = torch.Generator().manual_seed(seed)
     return lambda: rows[torch.randint(len(rows), (batch,), generator=generator)]
 
 
 def tune_on(model: torch.nn.Module, rows: torch.Tensor, updates: int, seed: int) -> float:
-    """Fine-tune on batches of the rows; returns the operations that it took, in GFLOP."""
+    """Fine-tune on batches of the rows; returns the operations that it took, in GFLOP.
+
+    Raises ValueError if there is no row.
+    """
     train_on(model, drawing_from(rows, seed), updates, TUNING_RATE)
     tokens = is_written(rows[:, DIGITS + 1 :]).sum().item() / len(rows) + DIGITS + 1
     return gflop(model, trained=updates * 64 * tokens)

@@ -67,17 +67,17 @@ def get_profile(name: str = "quick") -> Profile:
     return PROFILES[chosen]
 
 
-def get_device(name: str | None = None) -> torch.device:
+def get_device(name: str | torch.device | None = None) -> torch.device:
     """The device to use: `name` or the environment variable COURSE_DEVICE if given, else CUDA if available, else CPU.
 
     Apple's MPS is used only when asked for ("mps"): models have trained badly on it without an error. setup_check.py
     says whether yours computes what the CPU computes. Raises ValueError for a device that this machine does not have.
     """
-    chosen = name or os.environ.get("COURSE_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = str(name or os.environ.get("COURSE_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu"))
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     kind, _, index = chosen.partition(":")
     counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": 1}
-    numbered = index.isdecimal() and int(index) < counts.get(kind, 0)
+    numbered = index in map(str, range(counts.get(kind, 0)))
     if not available.get(kind, False) or (":" in chosen and not numbered):
         have = ", ".join(device for device, there in available.items() if there)
         last = f" (cuda:0 to cuda:{counts['cuda'] - 1})" if available["cuda"] else ""

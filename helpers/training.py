@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -18,8 +19,8 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from .files import progress_bar
-from .generation import generate_text_simple
-from .guards import evaluation_mode, guard, printable
+from .generation import context_length, generate_text_simple
+from .guards import adapt, check_numbers, evaluation_mode, guard, printable
 from .speed.loss import speed_up
 from .stop_button import interruptible
 from .tokenizers import takes_tokenizer
@@ -33,16 +34,44 @@ def text_to_token_ids(text: str, tokenizer: Any) -> torch.Tensor:
     return torch.tensor([tokenizer.encode(text, allowed_special={"<|endoftext|>"})])
 
 
+def _one_row(token_ids: torch.Tensor | Sequence[int]) -> torch.Tensor:
+    ids = torch.as_tensor(token_ids)
+    if ids.dim() > 1 and (ids.dim() > 2 or len(ids) != 1):
+        raise ValueError(f"token_ids has the shape {tuple(ids.shape)}: one text, (T,) or (1, T), is expected")
+    return ids.reshape(1, -1)
+
+
+@adapt("token_ids", _one_row)
 @takes_tokenizer
 def token_ids_to_text(token_ids: torch.Tensor, tokenizer: Any) -> str:
-    """The text of a batch of one, int64 (1, T) (section 5.1)."""
+    """The text of a batch of one, int64 (1, T) (section 5.1); a row (T,) or a list of ids will do.
+
+    Raises ValueError for several rows.
+    """
     return tokenizer.decode(token_ids.squeeze(0).tolist())
 
 
+def _giving_logits(model: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    def checked(in_idx: torch.Tensor) -> torch.Tensor:
+        logits = model(in_idx)
+        if not isinstance(logits, torch.Tensor):
+            raise ValueError(
+                f"model(ids) is a {type(logits).__name__}: a tensor of logits (B, T, vocab_size) is expected; with a "
+                "loss of its own, give training_steps a loss_function that returns it"
+            )
+        return logits
+
+    return checked
+
+
+@adapt("model", _giving_logits)
 def calc_loss_batch(
     input_batch: torch.Tensor, target_batch: torch.Tensor, model: torch.nn.Module, device: torch.device
 ) -> torch.Tensor:
-    """Mean cross-entropy of a batch, both int64 (B, T), as a scalar in nats per token (section 5.1)."""
+    """Mean cross-entropy of a batch, both int64 (B, T), as a scalar in nats per token (section 5.1).
+
+    Raises ValueError for a model that returns anything but a tensor.
+    """
     logits = model(input_batch.to(device))  # (B, T, vocab_size)
     return F.cross_entropy(logits.flatten(0, 1), target_batch.to(device).flatten())
 
@@ -84,6 +113,29 @@ def evaluate_model(
     return train_loss, val_loss
 
 
+class WithContext(torch.nn.Module):
+    """A model of any kind as the notebooks read a `GPTModel`: `pos_emb.weight` has a row for each position.
+
+    Calling it gives the model's logits. Raises ValueError if they are NaN, and where `pos_emb` is asked of a model that
+    does not say its context length.
+    """
+
+    def __init__(self, model: torch.nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, in_idx: torch.Tensor) -> torch.Tensor:
+        return check_numbers(self.model(in_idx))
+
+    @property
+    def pos_emb(self) -> SimpleNamespace:
+        length = context_length(self.model)
+        if length is None:
+            raise ValueError("model does not say how many tokens it reads at once: set model.context_length to that")
+        return SimpleNamespace(weight=torch.empty(length, 0))
+
+
+@adapt("model", WithContext)
 @printable
 def generate_and_print_sample(model: torch.nn.Module, tokenizer: Any, device: torch.device, start_context: str) -> None:
     """Print a greedy continuation of `start_context` by 50 tokens, on one line (section 5.2)."""
@@ -95,7 +147,7 @@ def generate_and_print_sample(model: torch.nn.Module, tokenizer: Any, device: to
 
 @dataclass
 class Progress:
-    """Where a run is: epochs and batches begun, updates made, tokens (or labels) seen, and how to go on from here.
+    """Where a run is: epochs and batches begun, updates made, tokens and rows seen, and how to go on from here.
 
     `random_epoch` is torch's random state from before the epoch's batches were drawn, and `loader_epoch` those of the
     loader's own generators, so that a resumed run can draw the same batches again. After the last update of an epoch,
@@ -111,6 +163,7 @@ class Progress:
     random_epoch: torch.Tensor | None = None
     loader_epoch: list[torch.Tensor] = field(default_factory=list)
     batches_per_epoch: int | None = None
+    rows_seen: int = 0  # texts, of whatever length
 
     @property
     def epoch_of_update(self) -> int:
@@ -140,8 +193,9 @@ def training_steps(
     GPU has it (see `helpers.speed`); numbers then differ in the third digit, and dropout draws other masks.
 
     A bar shows loss and tokens per second (TQDM_DISABLE=1 hides it). Raises ValueError, before the first update, for
-    an empty loader, numbers out of range, an optimizer that has none of the model's trainable parameters, and a
-    `progress` that does not fit the loader; FloatingPointError as soon as a loss is not finite.
+    an empty loader, numbers out of range, an optimizer that has none of the model's trainable parameters, a `progress`
+    that does not fit the loader, and a loss that is no tensor of one number; FloatingPointError as soon as a loss is
+    not finite.
     """
     progress = progress or Progress()
     _check_steps(model, train_loader, optimizer, num_epochs, progress, accumulate)
@@ -209,17 +263,18 @@ def _steps(
         while progress.epoch < num_epochs:
             batches = _batches_left(train_loader, progress, generators)
             optimizer.zero_grad()
-            losses, tokens = [], 0  # of the batches that will make one update
+            losses, tokens, rows = [], 0, 0  # of the batches that will make one update
             for input_batch, target_batch in batches:
                 model.train()
                 loss = loss_function(input_batch, target_batch, model, device)
+                _check_loss(loss)
                 if not torch.isfinite(loss):
                     raise FloatingPointError(f"the loss became {loss.item()} after {progress.step} updates")
                 # The last update of an epoch may be left with fewer batches to average over.
                 together = min(accumulate, len(train_loader) - progress.batch)
                 (loss / together).backward()
                 losses.append(loss.item())
-                tokens += input_batch.numel()
+                tokens, rows = tokens + input_batch.numel(), rows + len(input_batch)
                 bar.update()
                 rate = (progress.tokens_seen + tokens - tokens_before) / (time.perf_counter() - begin)
                 bar.set_postfix_str(f"loss {losses[-1]:.3f}, {rate:,.0f} tokens/s", refresh=False)
@@ -232,8 +287,9 @@ def _steps(
                 progress.step += 1
                 progress.batch += together
                 progress.tokens_seen += tokens
+                progress.rows_seen += rows
                 progress.loss = sum(losses) / together
-                losses, tokens = [], 0
+                losses, tokens, rows = [], 0, 0
                 if progress.batch == len(train_loader):
                     next(batches, None)  # some samplers draw once more at their end
                 now = [generator.get_state() for generator in generators]
@@ -242,6 +298,12 @@ def _steps(
                     progress.random_epoch, progress.loader_epoch = None, now
                 yield progress
                 _set_states(generators, now)  # an evaluation may have drawn from the same loader
+
+
+def _check_loss(loss: Any) -> None:
+    if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+        given = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
+        raise ValueError(f"loss_function returned {given}: a tensor of one number, the mean, is expected")
 
 
 def _batches_left(train_loader: DataLoader, progress: Progress, generators: list[torch.Generator]) -> Iterator[Any]:
@@ -289,11 +351,15 @@ def evaluated_steps(
     """`training_steps` with an evaluation, printed on a line, after the first update and every `eval_freq` updates.
 
     Yields after each update its progress and, where the model was evaluated, training and validation loss, else None.
-    `name` is what the printed line calls an update, and `options` go to `training_steps`. Raises ValueError for an
-    `eval_freq` below 1, and as `training_steps`.
+    `name` is what the printed line calls an update, and `options` go to `training_steps`. Raises ValueError, before
+    the first update, for an `eval_freq` or `eval_iter` below 1 and for an empty `val_loader`, and as `training_steps`.
     """
     if eval_freq < 1:
         raise ValueError(f"eval_freq={eval_freq} must be at least 1 update")
+    if eval_iter is not None and eval_iter < 1:
+        raise ValueError(f"eval_iter={eval_iter} must be at least 1 batch, or None for all")
+    if len(val_loader) < 1:
+        raise ValueError("val_loader has 0 batches: there is nothing to evaluate on")
     for progress in training_steps(model, train_loader, optimizer, device, num_epochs, loss_function, **options):
         losses, update = None, progress.step - 1  # the first update is number 0
         if update % eval_freq == 0:
@@ -307,12 +373,13 @@ def _check_sample(model: torch.nn.Module, start_context: str, tokenizer: Any) ->
     """Find out before the first update, not after an epoch, that no sample can be printed."""
     if not isinstance(start_context, str):
         raise ValueError(f"start_context is a {type(start_context).__name__}: a string is expected")
-    ids, table = text_to_token_ids(start_context, tokenizer), getattr(model, "tok_emb", None)
+    ids, table = text_to_token_ids(start_context, tokenizer), getattr(getattr(model, "tok_emb", None), "weight", None)
     token_ids_to_text(ids, tokenizer)
+    _ = WithContext(model).pos_emb  # an error for a model that does not say its context length
     if ids.numel() == 0:
         raise ValueError(f"start_context={start_context!r} has no token to continue from")
-    if table is not None and ids.max() >= len(table.weight):
-        last = len(table.weight) - 1
+    if isinstance(table, torch.Tensor) and ids.max() >= len(table):
+        last = len(table) - 1
         raise ValueError(f"start_context has the token id {ids.max()}; the model's vocabulary has 0 to {last}")
 
 
@@ -371,7 +438,9 @@ def find_highest_gradient(model: torch.nn.Module) -> float | None:
     return torch.stack(largest).max().item() if largest else None  # NaN if any is NaN
 
 
-def _check_schedule(optimizer: torch.optim.Optimizer, options: dict[str, Any]) -> None:
+def _check_schedule(optimizer: torch.optim.Optimizer, warmup_steps: int, options: dict[str, Any]) -> None:
+    if not hasattr(warmup_steps, "__float__") or not warmup_steps >= 0:
+        raise ValueError(f"warmup_steps={warmup_steps!r} must be a number of updates, at least 0")
     own = sorted({"before_update", "name"} & options.keys())
     if own:
         raise ValueError(f"{own[0]} is set by train_model itself; evaluated_steps takes one of yours")

@@ -249,6 +249,8 @@ class TestTokenizer:
             ({"merges": [], "special_tokens": ["x", "x"]}, "must be different"),
             ({"merges": [], "special_tokens": [""]}, "not empty"),
             ({"merges": [], "byte_order": range(255)}, "each of the 256 bytes"),
+            ({"merges": [], "special_tokens": [1]}, r"special_tokens must be a list of strings, got \[1\]"),
+            ({"merges": [], "special_tokens": "<pad>"}, "special_tokens must be a list of strings, got '<pad>'"),
             ({"merges": iter([(97, 98)])}, "merges must be a list"),
             ({"merges": [(97, 98)], "special_tokens": iter(["x"])}, "special_tokens must be a list"),
         ],
@@ -256,6 +258,36 @@ class TestTokenizer:
     def test_parts_that_do_not_fit(self, arguments, message):
         with pytest.raises(ValueError, match=message):
             BPETokenizer(**arguments)
+
+
+class TestArguments:
+    @pytest.mark.parametrize(
+        ("text", "special_tokens", "message"),
+        [
+            (["a"], [END], "text is a list: a string is expected"),
+            (None, [END], "text is a NoneType: a string is expected"),
+            (STORY, "<pad>", "special_tokens must be a list of strings, got '<pad>'"),
+            (STORY, ("<pad>", "<pad>"), "special_tokens must be different"),
+            (STORY, [1], "special_tokens must be a list of strings"),
+        ],
+    )
+    def test_training(self, text, special_tokens, message, monkeypatch):
+        """Refused before anything is learned, which takes minutes for a long text."""
+        monkeypatch.setattr("helpers.bpe.learn_merges", lambda *_: pytest.fail("merges were learned"))
+        with pytest.raises(ValueError, match=message):
+            train_bpe(text, 400, special_tokens)
+
+    @pytest.mark.parametrize("text", [None, b"abc", ["a"], 7])
+    def test_texts(self, text):
+        for encode in (SMALL.encode, SMALL.encode_ordinary):
+            with pytest.raises(ValueError, match=rf"text is a {type(text).__name__}: a string is expected"):
+                encode(text)
+
+    @pytest.mark.parametrize("ids", [torch.tensor([[97, 98]]), torch.tensor([[97], [98]]), torch.tensor(97), [[97]]])
+    def test_rows_of_ids(self, ids):
+        with pytest.raises(ValueError, match="the ids of one text"):
+            SMALL.decode(ids)
+        assert SMALL.decode(torch.tensor([97, 98])) == SMALL.decode(iter([97, 98])) == "ab"
 
 
 class TestFiles:
@@ -278,6 +310,8 @@ class TestFiles:
             {"merges": [[1]]},
             {"merges": [["a", "b"]]},
             {"byte_order": [1, 2]},
+            {"special_tokens": [1]},
+            {"special_tokens": "abc"},
             {"merges": 3},
         ]
         for change in changes:
@@ -294,3 +328,13 @@ class TestFiles:
                 load_bpe(path)
         with pytest.raises(FileNotFoundError):
             load_bpe(tmp_path / "gone.json")
+
+    def test_another_class(self, tmp_path):
+        class Lower(BPETokenizer):
+            def encode_ordinary(self, text):
+                return super().encode_ordinary(text.lower())
+
+        for tokenizer, name in ((Lower([]), "Lower"), (TIKTOKEN, "Encoding")):
+            with pytest.raises(ValueError, match=f"tokenizer is a {name}: a BPETokenizer itself is expected"):
+                save_bpe(tokenizer, tmp_path / "bpe.json")
+        assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,8 @@
 """What a learner changes counts: with any part of a model replaced, each fast path gives what the plain loop gives."""
 
+import copy
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,10 +23,16 @@ from helpers import (
     generate,
     generate_batch,
     generate_text_simple,
+    load_course_model,
+    load_saved_gpt,
     replace_linear_with_lora,
+    save_checkpoint,
+    save_gpt2,
+    save_model,
     sequence_logprobs,
     training_steps,
 )
+from helpers.pretrained import read_gpt2, save_course_model
 from helpers.speed.chosen import logits_at
 from helpers.speed.parts import is_course_gpt
 from tests.tiny import CPU, TINY, lively_model, loader, windows
@@ -238,6 +247,36 @@ def test_fused_kernels(changed):
     assert_close(fuse(changed)(inputs), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_saved_model_comes_back_as_it_was_or_not_at_all(changed, tmp_path):
+    """A file that can say only sizes and weights must not make a plain model of a changed one."""
+    inputs, _ = windows(1, 16)
+    save_model(changed, tmp_path / "model.safetensors")
+    save_checkpoint(tmp_path / "run.pt", changed, torch.optim.SGD(changed.parameters(), lr=1.0))
+    for file in ("model.safetensors", "run.pt"):
+        try:
+            again, _ = load_saved_gpt(tmp_path / file)
+        except ValueError as error:
+            assert "does not say the configuration of a plain GPTModel" in str(error)
+        else:
+            assert_close(again(inputs), changed(inputs), rtol=1e-4, atol=1e-4)
+
+
+def test_formats_with_room_for_plain_models_only(request, tmp_path):
+    for name in CHANGES:
+        model = lively_model(3, tied=True, qkv_bias=True)
+        changed = CHANGES[name](model) if name == "a wrapper around the model" else (CHANGES[name](model), model)[1]
+        changed.eval()
+        for save, read in ((save_gpt2, read_gpt2), (save_course_model, load_course_model)):
+            try:
+                save(changed, tmp_path / f"{name} {save.__name__}")
+            except ValueError as error:
+                assert re.search("not a GPTModel of plain|computes something else|output layer of its own", str(error))
+                continue
+            again = read(tmp_path / f"{name} {save.__name__}")[0]
+            inputs, _ = windows(1, 16)
+            assert_close(again(inputs), changed(inputs), rtol=0.05, atol=1.0 if read is load_course_model else 1e-3)
+
+
 @pytest.mark.parametrize("native", [False, True], ids=["float32", "bfloat16"])
 def test_fast_training(native, monkeypatch):
     """The losses of a fast run are those of the plain run, to rounding."""
@@ -292,3 +331,126 @@ def test_sequences_longer_than_the_context(loss):
         loss(inputs, targets, lively_model(), CPU)
     with pytest.raises(ValueError, match="17 tokens, but context_length is 16"):
         sequence_logprobs(lively_model(), inputs, targets)
+
+
+class TestAfterFusing:
+    """Fused parts are watched: what is changed in them later counts as well."""
+
+    def both(self, change, train=False):
+        inputs, _ = windows(2, 8)
+        models = lively_model(3), fuse(lively_model(3))
+        for model in models:
+            model(inputs)  # the fused one has looked at its masks
+            change(model)
+        return [model.train(train)(inputs) for model in models]
+
+    @pytest.mark.parametrize("change", [window_of_three, no_mask], ids=["window", "no mask"])
+    def test_a_mask(self, change):
+        plain, fused = self.both(change)
+        assert_close(fused, plain, rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(plain, lively_model(3)(windows(2, 8)[0]), atol=1e-2)
+
+    def test_a_mask_that_is_exchanged(self):
+        def exchange_masks(model):
+            for block in model.trf_blocks:
+                block.att.mask = block.att.mask | torch.tril(torch.ones_like(block.att.mask), diagonal=-2)
+
+        plain, fused = self.both(exchange_masks)
+        assert_close(fused, plain, rtol=1e-4, atol=1e-4)
+
+    def test_another_module_in_place_of_dropout(self):
+        plain, fused = self.both(lambda model: setattr(model.trf_blocks[1].att, "dropout", Scale()), train=True)
+        assert_close(fused, plain, rtol=1e-4, atol=1e-4)
+        plain, fused = self.both(lambda model: setattr(model.trf_blocks[1].att, "dropout", nn.Identity()), train=True)
+        assert_close(fused, plain, rtol=1e-4, atol=1e-4)
+
+    def test_a_hook_that_captures_attention_weights(self):
+        captured = []
+        model = fuse(lively_model(3))
+        model.trf_blocks[0].att.dropout.register_forward_hook(lambda module, args, out: captured.append(out.shape))
+        model(windows(2, 8)[0])
+        assert captured == [(2, TINY["n_heads"], 8, 8)]
+
+    def test_dropout_of_attention_that_is_left_on(self):
+        model, prompt = fuse(lively_model(3)), windows(1, 5)[0]
+        for block in model.trf_blocks:
+            block.att.dropout.p = 0.5
+            block.att.dropout.train()
+        assert len({tuple(generate(model, prompt, 6, 16)[0].tolist()) for _ in range(8)}) > 1
+
+    @pytest.mark.parametrize(
+        ("kind", "forward"), [(LayerNorm, lambda self, x: self.scale * x), (GELU, lambda self, x: x)]
+    )
+    def test_a_class_that_is_patched(self, kind, forward, monkeypatch):
+        model, prompt = fuse(lively_model(3)), windows(1, 5)[0]
+        monkeypatch.setattr(kind, "forward", forward)
+        plain = lively_model(3)
+        assert not is_course_gpt(model)
+        assert_close(model(prompt), plain(prompt), rtol=1e-4, atol=1e-4)
+        assert torch.equal(generate(model, prompt, 6, 16), generate_text_simple(plain, prompt, 6, 16))
+
+    def test_a_fused_model_is_copied_and_moved(self):
+        model = fuse(lively_model(3))
+        model(windows(2, 8)[0])
+        twin = copy.deepcopy(model).double()
+        window_of_three(twin)
+        plain = lively_model(3).double()
+        window_of_three(plain)
+        assert_close(twin(windows(2, 8)[0]), plain(windows(2, 8)[0]), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [nn.Linear, nn.Embedding, nn.Dropout])
+def test_a_class_of_pytorch_that_was_patched(kind, monkeypatch):
+    """As for fake quantization, or to count the products."""
+    model, prompt, original = lively_model(3), windows(1, 5)[0], kind.forward
+    assert is_course_gpt(model)
+    monkeypatch.setattr(kind, "forward", lambda self, x: 0.5 * original(self, x))
+    assert not is_course_gpt(model)
+    plain = generate_text_simple(model, prompt, 6, 16)
+    assert torch.equal(generate(model, prompt, 6, 16), plain)
+    assert_close(fuse(lively_model(3))(prompt), lively_model(3)(prompt), rtol=1e-4, atol=1e-4)
+
+
+def test_a_hook_for_all_modules_in_fused_attention():
+    model, seen = fuse(lively_model(3)), []
+    handle = nn.modules.module.register_module_forward_hook(
+        lambda module, args, out: seen.append(type(module)) if type(module) is nn.Linear else None
+    )
+    try:
+        model(windows(1, 5)[0])
+    finally:
+        handle.remove()
+    assert len(seen) == 1 + 6 * TINY["n_layers"]
+
+
+@pytest.mark.parametrize("length", [7, 8, 16])
+def test_one_entry_of_a_mask(length):
+    """The masks are compared eight bytes at a time where that comes out even."""
+    model = lively_model(3, context_length=length)
+    assert is_course_gpt(model)
+    model.trf_blocks[1].att.mask[length - 1, 0] = True
+    assert not is_course_gpt(model)
+    odd = torch.zeros(length * length + 1, dtype=torch.bool)[1:].view(length, length)
+    model.trf_blocks[1].att.mask = odd.copy_(lively_model(3, context_length=length).trf_blocks[0].att.mask)
+    assert is_course_gpt(model)
+
+
+def test_positions_beyond_the_masks():
+    model = lively_model(3)
+    model.pos_emb = nn.Embedding(32, TINY["emb_dim"])
+    assert not is_course_gpt(model)
+    with pytest.raises(ValueError, match="17 tokens, but context_length is 16"):
+        generate(model, windows(1, 5)[0], 20, 32)
+
+
+@pytest.mark.parametrize("wrong", [-1, 97])
+def test_a_target_that_is_no_token(wrong, monkeypatch):
+    """-1 would be the last entry of a table; the plain loss refuses it."""
+    monkeypatch.setattr(helpers.speed.loss, "bfloat16_is_native", lambda device: True)
+    model, (inputs, targets) = lively_model(3), windows(2, 8)
+    targets[0, 2] = wrong
+    loss = helpers.speed.loss.speed_up(
+        model, torch.optim.SGD(model.parameters(), lr=1.0), CPU, calc_loss_batch, chunked=True
+    )
+    with pytest.raises(IndexError, match=f"Target {wrong} is out of bounds"):
+        loss(inputs, targets, model, CPU)

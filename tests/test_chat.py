@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from helpers import checkpoints
-from helpers.apps import chat
+from helpers.apps import chat, chat_page
 from helpers.apps.chat import Chat
 from helpers.generation import generate
 from helpers.gpt import GPTModel, gpt_config
@@ -102,7 +102,7 @@ class TestLoad:
         if classes:
             other.out_head = torch.nn.Linear(8, 2)
         checkpoints.save_model(other, tmp_path / "other.safetensors")
-        with pytest.raises(ValueError, match=r"another|does not write"):
+        with pytest.raises(ValueError, match=r"does not write|does not say the configuration of a plain"):
             chat.load(str(tmp_path / "other.safetensors"))
 
 
@@ -382,7 +382,16 @@ def test_terminal_with_an_unknown_model(capsys):
     assert (captured.out, captured.err.count("\n")) == ("", 1)
 
 
-@pytest.mark.parametrize("wrong", ["--temperature -1", "--top-p 0", "--style poem", "--length 0", "--seed -1"])
+@pytest.mark.parametrize("wrong", ["--top-p 0", "--top-p nan", "--style poem", "--length 0", "--seed -1"])
 def test_terminal_refuses(wrong):
     with pytest.raises(SystemExit):
         chat.main(wrong.split())
+
+
+@pytest.mark.parametrize("value", ["-1", "nan", "inf", "1e-40"])
+@pytest.mark.parametrize("program", [chat, chat_page])
+def test_a_temperature_that_gives_no_probabilities(monkeypatch, capsys, program, value):
+    monkeypatch.setattr(program, "open_chat", None)
+    with pytest.raises(SystemExit):
+        program.main(["--temperature", value])
+    assert "--temperature must be 0 or from 1e-6 to 1e6" in capsys.readouterr().err

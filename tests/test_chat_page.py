@@ -174,7 +174,18 @@ class TestServer:
     @pytest.mark.parametrize("method", ["GET", "POST"])
     @pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Origin": "http://evil.example"}])
     def test_other_sites_are_refused(self, server, method, headers):
-        assert ask(server, method, "/" if method == "GET" else "/reply", **headers).status == 403
+        answer = ask(server, method, "/" if method == "GET" else "/reply", **headers)
+        assert answer.status == 403
+        said = answer.read().decode()
+        assert said.startswith(f"This chat is open to its own page only, at {server.url[:-1]} or http://localhost:")
+        assert said.endswith(
+            "this is a request to 'evil.example'." if "Host" in headers else "this is the page 'http://evil.example'."
+        )
+
+    @pytest.mark.parametrize("path", ["/", "/chat.js"])
+    def test_an_address_with_a_query(self, server, path):
+        assert ask(server, "GET", f"{path}?x=1").read() == ask(server, "GET", path).read()
+        assert ask(server, "GET", f"{path}x?/").status == 404
 
     @pytest.mark.parametrize("path", ["/../pyproject.toml", "/reply", "/favicon.ico", "/chat.html", "/chat.js/../x"])
     def test_there_is_only_the_page(self, server, path):

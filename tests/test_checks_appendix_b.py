@@ -57,6 +57,11 @@ def arxiv_anywhere(link):
     return (2000 + int(match[1]), int(match[2])) if match else None
 
 
+def unanchored(link):
+    match = re.search(r"arxiv\.org/(?:abs|pdf)/(\d\d)(\d\d)\.\d", link)
+    return (2000 + int(match[1]), int(match[2])) if match else None
+
+
 def any_page_of_arxiv(link):
     match = re.match(r"https://arxiv\.org/.*?(\d\d)(\d\d)\.\d", link)
     return (2000 + int(match[1]), int(match[2])) if match else None
@@ -253,6 +258,7 @@ WRONG = [
     ("B.1", as_text, "whole number"),
     ("B.1", digits_anywhere, "not an arXiv link"),
     ("B.1", arxiv_anywhere, "address is example.com"),
+    ("B.1", unanchored, "address is example.com"),
     ("B.1", any_page_of_arxiv, "a list of papers"),
     ("B.1", abstracts_only, "gave None"),
     ("B.1", without_version, "v2"),

@@ -19,6 +19,7 @@ from helpers import (
     calc_loss_batch,
     calc_loss_loader,
     checks,
+    evaluate_model,
     evaluation_mode,
     gpt_config,
     load_checkpoint,
@@ -106,7 +107,18 @@ def test_5_a_names_tokens_that_are_left_out_at_the_end_and_at_the_beginning():
 
 
 def train_until_best(
-    model, train, val, optimizer, max_epochs, patience, copies=True, back=True, evaluating=True, late=0, batches=None
+    model,
+    train,
+    val,
+    optimizer,
+    max_epochs,
+    patience,
+    copies=True,
+    back=True,
+    evaluating=True,
+    late=0,
+    batches=None,
+    both=False,
 ):
     losses, best, since = [], None, 0
     model.train()
@@ -121,6 +133,8 @@ def train_until_best(
             model.eval()
         with torch.no_grad():
             losses.append(calc_loss_loader(val, model, CPU, batches))
+        if both:  # the chapter's own function evaluates the training texts too
+            losses[-1] = evaluate_model(model, train, val, CPU, None)[1]
         since += 1
         if losses[-1] == min(losses):
             best, since = copy.deepcopy(model.state_dict()) if copies else model.state_dict(), 0
@@ -155,6 +169,7 @@ RIGHT += [
     ("5.B", train_until_best),
     ("5.B", with_evaluation_mode),
     ("5.B", lambda *given: np.array(train_until_best(*given))),
+    ("5.B", until_best(both=True)),
 ]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import checks, load_instructions, replace_linear_with_lora
+from helpers import GPTModel, checks, gpt_config, load_instructions, replace_linear_with_lora
 from helpers.course.checks import ch07
 from helpers.instructions import format_input, format_phi3, split_entries
 from tests import checkers
@@ -433,6 +433,24 @@ class TestTeaching:
     )
     def test_wrong(self, verdict, kwargs, aim):
         checkers.fails(verdict(**kwargs), aim)
+
+    @pytest.mark.parametrize(
+        ("model", "long", "aim"),
+        [
+            ("diverged", 1, "The model cannot be asked: logits contain NaN"),
+            ("right", 600, "The model cannot be asked: entries[0] has 622 tokens"),
+            ("wrapped", 1, "taught is a Sequential: the GPT itself is expected"),
+        ],
+    )
+    def test_a_model_that_cannot_be_asked(self, model, long, aim):
+        cfg = gpt_config("124M", context_length=256, emb_dim=8, n_heads=2, n_layers=1)
+        taught = GPTModel(cfg)
+        if model == "diverged":
+            torch.nn.init.constant_(taught.pos_emb.weight, float("nan"))
+        lessons = [{**e, "input": e["input"] + " long" * long} for e in LESSONS]
+        taught = torch.nn.Sequential(taught) if model == "wrapped" else taught
+        verdict = checks.exercise_7_d(lessons[:20], lessons[20:], taught)
+        checkers.fails(verdict, aim)
 
     def test_no_answer(self):
         assert checks.exercise_7_d(None, None, None).passed is None

@@ -200,6 +200,23 @@ def test_an_error_of_the_checker_before_the_answer_is_used(made):
             exercise_99_2(answer)
 
 
+def test_a_wrong_number_of_answers(made):
+    @made("99.6")
+    def exercise_99_6(answer):
+        return "Right."
+
+    @made("99.7")
+    def exercise_99_7(answer, model, *, loader=None):
+        return "Right."
+
+    several = "Hand it in as exercise_99_6(answer), and not with 2 arguments. Numbers that belong together are one"
+    fails(exercise_99_6(1, 2), several)
+    assert exercise_99_6((1, 2)) and exercise_99_7(1, model=2) and exercise_99_7(1, 2, loader=3)
+    hint = "Hand it in as exercise_99_7(answer, model, loader), and not with 1 argument."
+    assert exercise_99_7(1).message == exercise_99_7(modle=1).message == hint
+    assert exercise_99_6(1, None).passed is None
+
+
 def test_functions_without_a_signature_and_named_answers(made):
     @made("99.3")
     def exercise_99_3(answer):

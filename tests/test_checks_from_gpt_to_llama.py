@@ -71,6 +71,7 @@ RIGHT = [
     ("llama.1", by_shifting),
     ("llama.1", by_a_table),
     ("llama.1", lambda turn: np.bool_(by_shifting(turn))),
+    ("llama.1", lambda turn: by_shifting(lambda x, position: turn(x, np.int64(position)))),
     ("llama.2", merge_heads),
     ("llama.2", merge_by_loops),
     ("llama.2", lambda w, h, g: merge_heads(w.double(), h, g).numpy()),

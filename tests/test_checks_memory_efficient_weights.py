@@ -46,6 +46,12 @@ def all_at_once(model, names, read):
         put(model, name, nn.Parameter(weights[name].float()))
 
 
+def reads_twice(model, names, read):
+    for name in names:
+        assert read(name).shape
+        put(model, name, nn.Parameter(read(name).float()))
+
+
 def keeps_views(model, names, read):
     model.kept = []
     for name in names:
@@ -165,6 +171,7 @@ RIGHT += [("memory.2", unpack), ("memory.2", by_shifting), ("memory.2", in_pytho
 WRONG = {
     "all at once": ("memory.1", all_at_once, "were in memory at the same time"),
     "keeps views": ("memory.1", keeps_views, "were in memory at the same time"),
+    "reads twice": ("memory.1", reads_twice, "were read again"),
     "as in the file": ("memory.1", as_in_the_file, "float32 is expected"),
     "copies into meta": ("memory.1", without_assign, "still on the meta device"),
     "frozen": ("memory.1", frozen, "requires_grad is False"),

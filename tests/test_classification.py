@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import helpers
 from helpers import (
+    Progress,
     SpamDataset,
     calc_accuracy_loader,
     calc_loss_batch_classes,
@@ -31,6 +32,7 @@ from helpers import (
     train_classifier_simple,
     training_steps,
 )
+from helpers.llama import LlamaModel
 from tests.fakes import Letters
 from tests.tiny import CPU, TINY, lively_model, tiny_model
 
@@ -275,6 +277,14 @@ class TestLossAndAccuracy:
         with pytest.raises(ValueError, match=message):
             calc_accuracy_loader(data, classifier(), CPU, num_batches)
 
+    @pytest.mark.parametrize("training", [False, True])
+    def test_no_accuracy_of_a_model_without_numbers(self, training):
+        model = classifier().train(training)
+        model.out_head.weight.data[0, 0] = math.nan
+        with pytest.raises(ValueError, match="logits contain NaN"):
+            calc_accuracy_loader(self.loader(), model, CPU)
+        assert all(module.training == training for module in model.modules())
+
     def test_loss_of_a_loader(self):
         model, data = classifier(), self.loader(7)
         losses = [calc_loss_batch_classes(x, y, model, CPU).item() for x, y in data]
@@ -298,6 +308,25 @@ class TestTraining:
         assert lines[2] == f"Ep 1: Training accuracy {train_accs[0]:.2%}, Validation accuracy {val_accs[0]:.2%}"
         assert lines[3].startswith("Ep 2 (Step 000010)") and len(lines) == 5
         assert val_accs[-1] == calc_accuracy_loader(val, model, CPU, 2)
+
+    @pytest.mark.parametrize("grown", [False, True])
+    def test_rows_of_several_lengths(self, grown):
+        """A collate function may pad each batch to its own longest row; rows may also be vectors for each token."""
+        model = classifier(model=tiny_model)
+        data = [(torch.ones(2 + row, dtype=torch.int64), torch.tensor(row % 2)) for row in range(8)]
+
+        def collate(batch):
+            rows = torch.nn.utils.rnn.pad_sequence([row for row, _ in batch], batch_first=True)
+            return torch.stack([rows] * 5, dim=-1) if grown else rows, torch.stack([label for _, label in batch])
+
+        if grown:  # each token has five numbers, of which the model reads the first
+            model.register_forward_pre_hook(lambda module, inputs: inputs[0][..., 0])
+        train = DataLoader(data, 3, collate_fn=collate)
+        optimizer = torch.optim.AdamW(model.parameters())
+        progress = Progress()
+        history = train_classifier_simple(model, train, train, optimizer, CPU, 2, 9, 1, progress=progress)
+        assert history[-1] == progress.rows_seen == 16
+        assert train_classifier_simple(model, train, train, optimizer, CPU, 3, 9, 1, progress=progress)[-1] == 24
 
     @pytest.mark.parametrize("read_at", [-1, 0, last_real_token])
     def test_agrees_with_a_slow_loop_bit_for_bit(self, read_at):
@@ -414,6 +443,23 @@ class TestClassifyReview:
     def test_max_length(self, max_length):
         with pytest.raises(ValueError, match=f"max_length={max_length} must be at least 1"):
             classify_review("hello", classifier(), Letters(PAD), CPU, max_length)
+
+    def test_a_llama(self):
+        torch.manual_seed(1)
+        sizes = {"vocab_size": 97, "context_length": 16, "emb_dim": 24, "n_heads": 3, "n_kv_heads": 1, "n_layers": 1}
+        model = LlamaModel({**sizes, "hidden_dim": 48, "rope_base": 1e4, "norm_eps": 1e-5}).eval()
+        model.out_head = torch.nn.Linear(24, 2)
+        for text, ids in (("hello", Letters(PAD).encode("hello")), ("h" * 99, Letters(PAD).encode("h" * 16))):
+            assert classify_review(text, model, Letters(PAD), CPU) == self.answer(model, ids)
+
+    def test_models_that_cannot_answer(self):
+        model = classifier()
+        model.out_head.weight.data.fill_(math.nan)
+        with pytest.raises(ValueError, match="logits contain NaN"):
+            classify_review("hello", model, Letters(PAD), CPU)
+        model.pos_emb = torch.nn.Identity()
+        with pytest.raises(ValueError, match="model does not say how many tokens it reads at once"):
+            classify_review("hello", model, Letters(PAD), CPU)
 
     def test_without_dropout(self):
         model = classifier(drop_rate=0.9)

@@ -161,6 +161,27 @@ class TestErrors:
             open_corpus(tmp_path / "texts")
         assert [path.name for path in tmp_path.iterdir()] == ["texts"]
 
+    @pytest.mark.parametrize("name", ["novel.txt", "novel.txt.json"])
+    @pytest.mark.parametrize("content", ["Chapter 1 Ä".encode(), b"", b"{}"])
+    def test_a_file_of_somebody_else(self, folder, tmp_path, counting, name, content):
+        own = tmp_path / name
+        own.write_bytes(content)
+        message = f"{own.name} exists and is not a file of tokens that was made here; name another, or delete it"
+        with pytest.raises(ValueError, match=message):
+            open_corpus(folder, tmp_path / "novel.txt")
+        assert own.read_bytes() == content and counting == []
+        own.unlink()
+        assert len(open_corpus(folder, tmp_path / "novel.txt"))
+
+    def test_a_text_in_the_place_of_an_older_file_of_tokens(self, folder):
+        open_corpus(folder)
+        file = folder.parent / "texts.tokens"
+        file.write_text("my notes", encoding="utf-8")
+        (folder / "new.txt").write_text("new", encoding="utf-8")
+        with pytest.raises(ValueError, match="is not a file of tokens"):
+            open_corpus(folder)
+        assert file.read_text(encoding="utf-8") == "my notes"
+
     @pytest.mark.parametrize("content", ["naïve".encode("latin-1"), b"\x80abc", "cut short: é".encode()[:-1]])
     def test_not_utf_8(self, folder, content):
         (folder / "deeper" / "old.txt").write_bytes(content)
@@ -221,6 +242,9 @@ def test_command_line(folder, monkeypatch, capsys):
     assert capsys.readouterr().out.endswith(f"tokens in {folder.parent / 'texts.tokens'}\n")
     monkeypatch.setattr(sys, "argv", ["corpus", str(folder / "none")])
     with pytest.raises(SystemExit, match=r"error: .*none is not a folder"):
+        helpers.apps.corpus.main()
+    monkeypatch.setattr(sys, "argv", ["corpus", str(folder), str(folder / "deeper")])
+    with pytest.raises(SystemExit, match=r"error: .*deeper is a folder: the name of a file is expected"):
         helpers.apps.corpus.main()
 
 

@@ -273,6 +273,32 @@ class TestResuming:
             tiny_train(alone, "--checkpoint", tmp_path / "other.pt")
 
 
+# What torchrun does with one process: it ends it when it is itself asked to end.
+TORCHRUN = """
+import os, signal, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], stdout=subprocess.DEVNULL)
+
+def end(*_):
+    child.kill()
+    child.wait()
+    sys.exit(1)
+
+signal.signal(signal.SIGTERM, signal.SIG_IGN if sys.argv[2] else end)
+with open(sys.argv[1] + ".part", "w") as file:
+    file.write(f"{os.getpid()} {child.pid}")
+os.rename(sys.argv[1] + ".part", sys.argv[1])
+time.sleep(60)
+"""
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 @pytest.fixture
 def taken_port():
     with socket.socket() as listener:
@@ -309,11 +335,11 @@ class TestLaunch:
     def test_gives_up(self, taken_port, monkeypatch):
         calls = []
 
-        def failing(command, **options):
+        def failing(command, *_):
             calls.append(command)
             return subprocess.CompletedProcess(command, 1)
 
-        monkeypatch.setattr(helpers.apps.launch.subprocess, "run", failing)
+        monkeypatch.setattr(helpers.apps.launch, "_run", failing)
         monkeypatch.setattr(helpers.apps.launch, "free_port", lambda: taken_port)
         assert launch("json", 1).returncode == 1
         assert len(calls) == 3
@@ -324,22 +350,50 @@ class TestLaunch:
     def test_the_command_line(self, monkeypatch):
         calls = []
 
-        def fine(command, **options):
-            calls.append((command, options))
+        def fine(command, variables, timeout, capture):
+            calls.append((command, timeout, capture))
             return subprocess.CompletedProcess(command, 3)
 
-        monkeypatch.setattr(helpers.apps.launch.subprocess, "run", fine)
+        monkeypatch.setattr(helpers.apps.launch, "_run", fine)
+        monkeypatch.setattr(signal, "signal", lambda *_: None)
         port = free_port()
         monkeypatch.setattr(sys, "argv", f"launch --port {port} 2 helpers.apps.train_distributed --epochs 1".split())
         with pytest.raises(SystemExit) as end:
             helpers.apps.launch.main()
         assert end.value.code == 3
-        ((command, how),) = calls
+        ((command, timeout, capture),) = calls
         assert command[1:] == (
             "-m torch.distributed.run --nproc-per-node 2 --master-addr 127.0.0.1 "
             f"--master-port {port} -m helpers.apps.train_distributed --epochs 1"
         ).split(" ")
-        assert how["capture_output"] is False
+        assert timeout is None and capture is False
+
+    @pytest.mark.parametrize("deaf", [False, True])
+    def test_after_the_timeout_nothing_is_left(self, tmp_path, monkeypatch, deaf):
+        command = [sys.executable, "-c", TORCHRUN, str(tmp_path / "pid"), "deaf" * deaf]
+        monkeypatch.setattr(helpers.apps.launch, "launch_command", lambda *_, **__: command)
+        monkeypatch.setattr(helpers.apps.launch, "_PATIENCE", 1.0 if deaf else 60.0)
+        with pytest.raises(subprocess.TimeoutExpired):
+            launch("program", 1, timeout=3)
+        torchrun, worker = map(int, (tmp_path / "pid").read_text().split())
+        assert not is_alive(torchrun)
+        assert deaf or not is_alive(worker)
+        if deaf:
+            os.kill(worker, signal.SIGKILL)
+
+    @pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 1)])
+    def test_a_signal_ends_all(self, tmp_path, sent, status):
+        code = (
+            "import sys, helpers.apps.launch as launch; launch.launch_command = lambda *_, **__: [sys.executable, "
+            f"'-c', {TORCHRUN!r}, {str(tmp_path / 'pid')!r}, '']; sys.argv[1:] = ['1', 'program']; launch.main()"
+        )
+        process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(helpers.__file__).parents[1])
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "pid").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(sent)
+        assert process.wait(timeout=60) == status
+        assert not any(map(is_alive, map(int, (tmp_path / "pid").read_text().split())))
 
     def test_the_environment(self, monkeypatch):
         monkeypatch.delenv("OMP_NUM_THREADS")
@@ -399,7 +453,9 @@ class TestTheProgram:
         ("words", "message"),
         [
             (["--epochs", "0"], "--epochs must be at least 1"),
-            (["--save-every", "-1"], "--save-every must be at least 1"),
+            (["--checkpoint", "run.pt", "--save-every", "-1"], "--save-every must be at least 1"),
+            (["--save-every", "5"], "--save-every is for --checkpoint, which is missing"),
+            (["--tokens", "my.tokens"], "--tokens says where the tokens of --text are kept, and --text is missing"),
             (["--set", "emb_dim"], "--set emb_dim: give NAME=NUMBER"),
             (["--set", "emb_dim=wide"], "--set emb_dim=wide: give NAME=NUMBER"),
             (["--set", "vocab_size=100"], "--set vocab_size=100: GPT-2's tokens need 50257"),
@@ -425,15 +481,30 @@ class TestTheProgram:
         assert slept == [3]
 
     @pytest.mark.parametrize("error", [dist.DistNetworkError("Broken pipe"), RuntimeError("[gloo/tcp] closed by peer")])
-    def test_a_lost_connection(self, monkeypatch, error):
+    def test_a_lost_connection(self, monkeypatch, tmp_path, error):
+        monkeypatch.chdir(tmp_path)
+
         def fail(options, device):
             raise error
 
         monkeypatch.setattr(train_distributed, "join_processes", lambda: CPU)
         monkeypatch.setattr(train_distributed, "train", fail)
         end = "process 0 ends, because another process of the run has ended"
+        assert self.ends_with("--checkpoint", "run.pt").startswith(f"{end} (")  # there is nothing to go on from
+        (tmp_path / "run.pt").touch()
         assert self.ends_with("--checkpoint", "run.pt").startswith(f"{end}; the same command goes on from run.pt (")
         assert self.ends_with().startswith(f"{end} (")
+
+    def test_control_c(self, monkeypatch, tmp_path):
+        def interrupt(options, device):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(train_distributed, "join_processes", lambda: CPU)
+        monkeypatch.setattr(train_distributed, "train", interrupt)
+        run = tmp_path / "run.pt"
+        assert self.ends_with("--checkpoint", run) == "interrupted"
+        run.touch()
+        assert self.ends_with("--checkpoint", run) == f"interrupted; the same command goes on from {run}"
 
     def test_more_processes_than_gpus(self, monkeypatch):
         monkeypatch.setattr(sys.modules["helpers.apps.distributed"], "get_device", lambda: torch.device("cuda"))

@@ -1,5 +1,7 @@
 """The fast path: the same outputs and gradients as the plain classes, the chunked loss, and when it falls back."""
 
+import copy
+import gc
 import math
 import os
 import subprocess
@@ -10,13 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
+import helpers.speed.fused
 import helpers.speed.loss
 from helpers import GELU, GPTModel, LayerNorm, MultiHeadAttention, calc_loss_batch, fuse, training_steps
 from helpers.gpt import hidden_states
 from helpers.settings import bfloat16_is_native
+from helpers.speed import large_pages
 from helpers.speed.blockwise import BlockwiseAttention
 from helpers.speed.few_rows import forward_few_rows, linear_few_rows
-from helpers.speed.fused import FusedDropout
+from helpers.speed.fused import FusedDropout, FusedEmbedding
+from helpers.speed.large_pages import zeros_in_large_pages
 from helpers.speed.loss import SoftmaxLoss, speed_up
 from tests.tiny import CPU, TINY, lively_model, loader, tiny_model, windows
 
@@ -411,3 +416,60 @@ def test_freed_memory_is_kept():
     plain = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     done = subprocess.run([sys.executable, "-c", FREED_MEMORY], capture_output=True, text=True, check=True, env=plain)
     assert float(done.stdout) > 95
+
+
+class TestLargePages:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])
+    @pytest.mark.parametrize("shape", [(3, 5), (2**13, 1031), (2**23 + 1,)])
+    def test_they_are_zeros(self, shape, dtype):
+        zeros, expected = zeros_in_large_pages(shape, dtype, "cpu"), torch.zeros(shape, dtype=dtype)
+        assert torch.equal(zeros, expected) and zeros.dtype == dtype and zeros.is_contiguous()
+        zeros[-1] = 1
+        assert zeros.sum() == expected[-1].numel()
+        assert not zeros_in_large_pages(shape, dtype, "cpu").any()
+
+    def test_a_system_without_them(self, monkeypatch):
+        def refuse(*arguments, **options):
+            raise OSError(22, "Invalid argument")
+
+        monkeypatch.setattr(large_pages.mmap, "mmap", refuse)
+        assert torch.equal(zeros_in_large_pages((2**23 + 1,), torch.float32, "cpu"), torch.zeros(2**23 + 1))
+        monkeypatch.delattr(large_pages.mmap, "MADV_HUGEPAGE", raising=False)
+        assert torch.equal(zeros_in_large_pages((2**23 + 1,), torch.float32, "cpu"), torch.zeros(2**23 + 1))
+
+    def test_they_last_as_long_as_a_view(self):
+        view = zeros_in_large_pages((2**23 + 8,), torch.float32, "cpu")[5:9]
+        gc.collect()
+        view += 3
+        assert view.tolist() == [3.0] * 4
+
+
+@pytest.mark.parametrize("options", [{}, {"padding_idx": 3}, {"max_norm": 0.5}, {"scale_grad_by_freq": True}])
+@pytest.mark.parametrize("shape", [(6,), (2, 7), (2, 3, 4)])
+def test_the_gradient_of_an_embedding(options, shape, monkeypatch):
+    """To the last bit what PyTorch adds up, also where an id comes twice."""
+    monkeypatch.setattr(helpers.speed.fused, "LARGE", 0)
+    torch.manual_seed(1)
+    plain = torch.nn.Embedding(5, 6, **options)
+    fast = copy.deepcopy(plain)
+    fast.__class__ = FusedEmbedding
+    ids, weights = torch.randint(0, 5, shape), torch.randn(*shape, 6)
+    for embedding in (plain, fast):
+        (embedding(ids) * weights).sum().backward()
+    assert torch.equal(fast(ids), plain(ids))
+    assert torch.equal(fast.weight.grad, plain.weight.grad)
+
+
+def test_training_with_large_tables(monkeypatch):
+    """The loss and the gradients of a step are the same whether its large blocks lie in large pages or not."""
+    gradients = []
+    for large in (2**62, 0):
+        monkeypatch.setattr(helpers.speed.fused, "LARGE", large)
+        monkeypatch.setattr(large_pages, "LARGE", large)
+        monkeypatch.setattr(helpers.speed.loss, "bfloat16_is_native", lambda device: True)
+        model = lively_model(3)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+        losses = [progress.loss for progress in training_steps(model, loader(6), optimizer, CPU, 2, fast=True)]
+        gradients.append((losses, [parameter.detach().clone() for parameter in model.parameters()]))
+    assert gradients[0][0] == gradients[1][0]
+    assert all(map(torch.equal, gradients[0][1], gradients[1][1]))

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from helpers import load_checkpoint, load_model, load_saved_gpt, save_checkpoint, save_model
-from helpers.files import existing_file, first_line, read_tensors, write_text_whole, write_whole
+from helpers.files import check_writable, existing_file, first_line, read_tensors, write_text_whole, write_whole
 from tests.tiny import lively_model, tiny_model
 
 
@@ -56,8 +57,75 @@ class TestWriting:
         (tmp_path / "any").write_text("")
         assert stat.S_IMODE((tmp_path / "model").stat().st_mode) == stat.S_IMODE((tmp_path / "any").stat().st_mode)
 
+    @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+    @pytest.mark.parametrize("mode", [0o600, 0o640, 0o444, 0o755])
+    def test_a_file_that_is_replaced_keeps_its_permissions(self, tmp_path, mode):
+        for name, write in (
+            ("text", lambda path: write_text_whole(path, "new")),
+            ("model", lambda path: save_model(torch.nn.Linear(2, 2), path)),
+        ):
+            (tmp_path / name).write_text("old")
+            (tmp_path / name).chmod(mode)
+            write(tmp_path / name)
+            assert stat.S_IMODE((tmp_path / name).stat().st_mode) == mode
+            assert (tmp_path / name).read_bytes() != b"old"
+
+    def test_two_threads_at_one_path(self, tmp_path):
+        both, failures = threading.Barrier(2), []
+
+        def write(letter):
+            def halves(temporary):
+                Path(temporary).write_text(letter)
+                both.wait(10)
+                with Path(temporary).open("a") as file:
+                    file.write(letter)
+
+            try:
+                write_whole(tmp_path / "text", halves)
+            except Exception as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=write, args=(letter,)) for letter in "ab"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == [] and (tmp_path / "text").read_text() in ("aa", "bb") and os.listdir(tmp_path) == ["text"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such files, and makes links only for administrators")
+class TestOtherThanFiles:
+    def test_a_pipe(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(OSError, match=r"pipe is a device or a pipe: the name of a file is expected"):
+            write_text_whole(tmp_path / "pipe", "text")
+        assert (tmp_path / "pipe").is_fifo() and os.listdir(tmp_path) == ["pipe"]
+
+    def test_a_device(self):
+        with pytest.raises(OSError, match=r"^/dev/null is a device or a pipe"):
+            check_writable("/dev/null")  # not written to: whoever may would replace the device
+
+    def test_a_link_that_leads_back_to_itself(self, tmp_path):
+        (tmp_path / "a").symlink_to("b")
+        (tmp_path / "b").symlink_to("a")
+        with pytest.raises(OSError, match=r"a is a link that leads back to itself: the name of a file is expected"):
+            write_text_whole(tmp_path / "a", "text")
+        with pytest.raises(FileNotFoundError, match=r"a does not exist"):
+            existing_file(tmp_path / "a")
+
+    def test_a_link_to_a_file_that_is_not_there_yet(self, tmp_path):
+        (tmp_path / "link").symlink_to("text")
+        write_text_whole(tmp_path / "link", "text")
+        assert (tmp_path / "link").is_symlink() and (tmp_path / "text").read_text() == "text"
+
 
 class TestHomeFolder:
+    def test_a_name_that_begins_like_a_users(self, home):
+        """There is no user of this name, so it is the name of a file, as in a shell."""
+        save_model(torch.nn.Linear(2, 2), "~draft.safetensors")
+        load_model(torch.nn.Linear(2, 2), "~draft.safetensors")
+        assert os.listdir() == ["~draft.safetensors"] and os.listdir(home) == []
+
     def test_models_and_checkpoints(self, home):
         model = lively_model()
         optimizer = torch.optim.AdamW(model.parameters())

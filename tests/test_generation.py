@@ -3,6 +3,7 @@
 import inspect
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -412,6 +413,9 @@ class TestBadOptions:
             ({"context_size": 0}, "context_size=0 at least 1"),
             ({"context_size": 32, "max_new_tokens": 14}, "context_size=32 exceeds the model's context_length of 16"),
             ({"idx": torch.zeros((2, 0), dtype=torch.int64)}, "the prompt holds no token to continue from"),
+            ({"eos_id": [3, 4]}, r"eos_id=\[3, 4\] must be one token id"),
+            ({"eos_id": "<|endoftext|>"}, "eos_id='<|endoftext|>' must be one token id"),
+            ({"seed": 2**64}, "seed=18446744073709551616 must be a whole number of at most 64 bits"),
         ],
     )
     def test_refused(self, changes, message):
@@ -429,9 +433,101 @@ class TestBadOptions:
         out = generate(lively_model(), ids_of(1, 3), 3, 16, temperature=1.0, top_k=97, top_p=1.0, seed=1)
         assert out.shape == (1, 6)
 
+    def test_numbers_of_numpy(self):
+        options = {"temperature": 1.0, "seed": 3, "eos_id": 5}
+        theirs = {**options, "seed": np.int64(3), "eos_id": np.int32(5)}
+        texts = [generate(lively_model(), ids_of(1, 3), 5, 16, **given).tolist() for given in (options, theirs)]
+        assert texts[0] == texts[1]
+
+    def test_beam_search_with_a_token_that_does_not_exist(self):
+        with pytest.raises(ValueError, match="token id 200; the model's vocabulary has 0 to 96"):
+            beam_search(lively_model(), [1, 200], 3, 16)
+
     def test_a_large_context_size_that_is_not_reached(self):
         model, ids = lively_model(), ids_of(1, 3)
         assert torch.equal(generate(model, ids, 13, 1024), generate(model, ids, 13, 16))
+
+
+class OwnPositions(nn.Module):
+    """A small model as people write their own: positions without a table of weights, and no context_length."""
+
+    def __init__(self, positions, last_only=False):
+        super().__init__()
+        torch.manual_seed(1)
+        self.tok_emb = nn.Sequential(nn.Embedding(VOCABULARY, 8), nn.Linear(8, 8))
+        self.pos_emb, self.last_only = positions, last_only
+        self.head = nn.Linear(8, VOCABULARY)
+
+    def forward(self, ids):
+        table = self.pos_emb if isinstance(self.pos_emb, torch.Tensor) else self.pos_emb(ids)
+        x = torch.tanh(self.tok_emb(ids) + table[:, : ids.shape[1]]).cumsum(dim=1)
+        return self.head(x[:, -1:] if self.last_only else x)
+
+
+class Sinusoidal(nn.Module):
+    def forward(self, ids):
+        return torch.sin(torch.arange(32.0)[None, :, None] * torch.arange(1, 9))
+
+
+class TestModelsOfOnesOwn:
+    """What the plain loop writes, `generate` writes too, whatever a model is made of."""
+
+    @pytest.mark.parametrize("last_only", [False, True])
+    @pytest.mark.parametrize("positions", [lambda: nn.Parameter(torch.ones(1, 32, 8)), Sinusoidal])
+    def test_positions_and_embeddings_of_another_kind(self, positions, last_only):
+        model, prompt = OwnPositions(positions(), last_only), torch.tensor([[1, 2, 3]])
+        plain = generate_text_simple(model, prompt, 6, 16)
+        assert torch.equal(generate(model, prompt, 6, 16), plain)
+        assert generate_batch(model, [[1, 2, 3], [4]], 6, 16)[0] == plain[0, 3:].tolist()
+        assert torch.equal(beam_search(model, prompt, 6, 16, beams=1), plain)
+
+    def test_a_model_without_parameters(self):
+        class Next(nn.Module):
+            def forward(self, ids):
+                return nn.functional.one_hot((ids + 1) % VOCABULARY, VOCABULARY).float()
+
+        assert generate(Next(), [9, 10], 3, 16).tolist() == [[9, 10, 0, 1, 2]]
+        assert beam_search(Next(), [9, 10], 3, 16).tolist() == [[9, 10, 0, 1, 2]]
+
+    def test_rows_of_different_lengths_without_a_mask(self):
+        """Padding at the right would be seen by a model that looks ahead."""
+        model, prompts = lively_model(3), [[1, 2, 3], [4, 5, 6, 7, 8, 9, 10], [11, 12, 13]]
+        for block in model.trf_blocks:
+            block.att.mask.zero_()
+        together = generate_batch(model, prompts, 12, 16)
+        assert together == [generate_batch(model, [prompt], 12, 16)[0] for prompt in prompts]
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            (lambda ids: (torch.zeros(1, 2, VOCABULARY), None), "is of tuple"),
+            (lambda ids: torch.zeros(1, VOCABULARY), r"is of the shape \(1, 11\)"),
+        ],
+    )
+    def test_a_model_that_gives_something_else(self, given, message):
+        class Other(nn.Module):
+            def forward(self, ids):
+                return given(ids)
+
+        with pytest.raises(ValueError, match=rf"model\(ids\) must be a tensor of logits .*{message}"):
+            generate(Other(), [1, 2], 3, 16)
+
+
+@pytest.mark.parametrize("lengths", [(3,), (3, 5)])
+def test_under_autocast(lengths):
+    """Under autocast, keys and values are of another type than the parameters."""
+    prompts = [list(range(1, 1 + length)) for length in lengths]
+    with torch.autocast("cpu", torch.bfloat16):
+        cached = generate_batch(lively_model(3), prompts, 4, 16)
+        assert cached == generate_batch(lively_model(3), prompts, 4, 16, use_cache=False)
+
+
+def test_a_text_of_unlimited_length():
+    """Until the end token, or until whoever reads it has enough."""
+    stream = generate_stream(tiny_model(), [1, 2, 3], 10**15, 16)
+    assert len([next(stream) for _ in range(300)]) == 300
+    with pytest.raises(ValueError, match="a list"):
+        generate_text_simple(tiny_model(), [[1, 2, 3]], 3, 16)
 
 
 NO_PROMPTS = ["text", b"ab", 7, None, [], [[]], [1, [2]], [1.5], [True, False], torch.zeros(1, 2, 3), torch.rand(1, 3)]

@@ -100,6 +100,18 @@ def test_the_package_reads_what_is_written_here(tmp_path):
     assert {name: read_gguf(tmp_path / "b.gguf")[0][name] for name in VALUES} == VALUES
 
 
+def test_it_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    tensors = {"a": ("F32", (1,), np.float32(2).tobytes())}
+    write_gguf("~/new/c.gguf", VALUES, tensors)
+    path = tmp_path / "new" / "c.gguf"
+    whole = path.read_bytes()
+    with pytest.raises(TypeError):
+        write_gguf(path, VALUES, {**tensors, "b": ("F32", (1,), ["no bytes"])})
+    assert path.read_bytes() == whole and list(path.parent.iterdir()) == [path]
+
+
 @pytest.mark.skipif(SMOLLM2 is None, reason="SmolLM2's file is not on this machine: python -m helpers.smollm2")
 def test_every_tensor_of_smollm2():
     reader = gguf.GGUFReader(SMOLLM2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 
 import pytest
 import torch
@@ -158,6 +159,29 @@ def test_bad_batches():
         custom_collate_fn([[1]], allowed_max_length=0)
     with pytest.raises(ValueError, match="cut off"):
         masked_collate_fn([([1, 2, 3, 4], 3)], allowed_max_length=2)
+
+
+def test_tensors_of_ids():
+    rows = [[1, 2, 3], [4, 5], [6]]
+    expected = custom_collate_fn(rows, pad_token_id=96)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tensors = custom_collate_fn([torch.tensor(ids) for ids in rows], pad_token_id=96)
+        pairs = masked_collate_fn([(torch.tensor(ids), 1) for ids in rows], pad_token_id=96)
+    for inputs, targets in (tensors, pairs):
+        assert torch.equal(inputs, expected[0]) and torch.equal(targets, expected[1])
+    with pytest.raises(ValueError, match="no entry, or one without tokens"):
+        custom_collate_fn([torch.tensor([1]), torch.tensor([], dtype=torch.int64)])
+
+
+@pytest.mark.parametrize("entries", [[WITH], [WITH, WITHOUT]])
+def test_prompt_lengths_go_with_the_masked_collate_function(entries):
+    plain, pairs = (InstructionDataset(entries, Bytes(), with_prompt_lengths=masked) for masked in (False, True))
+    with pytest.raises(ValueError, match="with_prompt_lengths=True: masked_collate_fn takes these"):
+        custom_collate_fn(list(pairs))
+    for batch in (list(plain), [[1, 2], [3, 4]], [torch.tensor([1, 2])]):
+        with pytest.raises(ValueError, match="without a prompt length: make InstructionDataset with_prompt_lengths"):
+            masked_collate_fn(batch)
 
 
 # Losses

@@ -19,6 +19,7 @@ from packaging.version import Version
 
 from helpers import generate, get_tokenizer, judges, load_course_model, model_client, query_model, save_gpt2
 from helpers.judges import exact_match, generate_model_scores, rouge_l, token_f1
+from helpers.model_client import CutOff
 from tests.fakes import StubServer
 
 
@@ -52,6 +53,24 @@ class TestOfflineScores:
             ("ไปู", "ไป", 0, 1 / 2, 1 / 2),
             ("מָה", "מֶה", 0, 0, 0),
             ("今天天氣很好", "天氣很好", 0, 4 / 5, 4 / 5),  # 4 of 6 and 4 of 4
+            ("-sin x", "sin x", 0, 1 / 2, 1 / 2),  # what mathematics writes counts
+            ("f(x) = −x", "f(x) = x", 0, 3 / 4, 3 / 4),
+            ("-2x", "2x", 0, 0, 0),
+            ("-$5", "$5", 0, 4 / 5, 4 / 5),
+            ("x = -∞", "x = ∞", 0, 6 / 7, 6 / 7),
+            ("x ≤ 5", "x ≥ 5", 0, 2 / 3, 2 / 3),
+            ("3 × 4", "3 ÷ 4", 0, 2 / 3, 2 / 3),
+            ("p ∧ q", "p ∨ q", 0, 2 / 3, 2 / 3),
+            ("a != b", "a = b", 0, 2 / 3, 2 / 3),
+            ("a != b", "a ≠ b", 1, 1, 1),
+            ("C#", "C", 0, 2 / 3, 2 / 3),
+            ("₹100", "100", 0, 2 / 3, 2 / 3),
+            (".5", "5", 0, 0, 0),
+            ("-.5", "-0.5", 1, 1, 1),
+            ("- well-known\n- 'new'", "well known, “new”", 1, 1, 1),  # and this is punctuation
+            ("-Apples\n-Pears", "apples – pears", 1, 1, 1),
+            ("the suffix -ed | #1 ~ & @you…", "The suffix 'ed': 1 you", 1, 1, 1),
+            ("“I,” he said. -Yes.", "I he said... yes!", 1, 1, 1),
         ],
     )
     def test_by_hand(self, answer, reference, exact, f1, rouge):
@@ -106,10 +125,61 @@ class TestScoreInAnAnswer:
             ("A score of 85 to 90", None),
             ("<think>A score of 85 seems", None),  # cut off while it was still thinking
             ("<think>Score: 3</think> Hm. <think>Score: 4", None),
+            ("<thinking>A score of 30?</thinking>\n90", 90),
+            ("[THINK]A score of 30?[/THINK]90", 90),
+            ("<Think>Score: 30</Think>90", 90),
+            ("<reasoning>Score: 30</reasoning> Score: 90", 90),
+            ("<thinking>A score of 30", None),
+            ("[THINK]Score: 30", None),
+            ("Score: 8 out of 10", None),  # another scale
+            ("Rating: 4 of 5", None),
+            ("Rating: 4 out of 5 stars", None),
+            ("**Score:** 8 (out of 10)", None),
+            ("A score of 4 stars", None),
+            ("On a scale of 1 to 10, score: 8", None),
+            ("Score: 85 of 100", 85),
+            ("Score: 85 (out of 100)", 85),
+            ("Score: 85 out of a possible 100", 85),
+            ("On a scale of 0 to 100, score: 8", 8),
+            ("I cannot give it a score of 100. I would give it 80.", None),
+            ("I can't give it 100/100. Score: 80", 80),
+            ("It does not name the author, so I give it a score of 70.", 70),
+            ("A score of 0 would be too harsh. I would give it 40.", None),
+            ("A score of 0 would be too harsh. Score: 40", 40),
+            ("A score of 85 would be fair.", 85),
+            ("A score of 85 reflects this.", 85),
+            ("It is worth more than a score of 50.", None),
+            ("Score: 3 mistakes", None),
+            ("Score: 85 points", 85),
+            ("Score: 85\nStrengths: it is right", 85),
+            ("Score: 85\nreads well", 85),
+            ("Score: 85\nOf all words, 3 are wrong", 85),
+            ("Score: 85 as it is right", 85),
+            ("This text suits grade 5 readers.", None),
+            ("Score: −5", None),
+            ("Score: 1 000", None),
+            ("1 000", None),
+            ("85\n\nThe answer is right.", 85),
+            ("It has 3 mistakes.\n\n**85/100**\n", 85),
+            ("85\nIt is right.\n90", None),
+            ("3 mistakes\nand more", None),
+            ("So it gets $\\boxed{85}$.", 85),
+            ("\\boxed{85/100}", 85),
+            ("\\boxed{8/10}", None),
+            ("Score: …", None),  # cut off
         ],
     )
     def test_one_score_or_none(self, answer, score):
         assert judges._score_in(answer) == score
+
+    @pytest.mark.parametrize(
+        "text", ["9", "not ", "score: 9 of ", "100/", "<think>", "-", "[0 ", "scale of 1", "1 000 "]
+    )
+    def test_a_long_answer(self, text):
+        begin = time.perf_counter()
+        judges._score_in(text * 30_000)
+        judges._score_in("not a score " + text * 30_000)
+        assert time.perf_counter() - begin < 20
 
 
 class Judge(StubServer):
@@ -160,12 +230,12 @@ def json_line(content):
     return json.dumps(content).encode() + b"\n"
 
 
-def ollama_part(content, done):
+def ollama_part(content, done, reason="stop"):
     """A line as Ollama 0.5 sends it; the last one has the counts."""
     part = {"model": "llama3", "created_at": "2025-01-15T09:30:12.104Z"}
     part |= {"message": {"role": "assistant", "content": content}, "done": done}
     if done:
-        part |= {"done_reason": "stop", "total_duration": 4883583458, "prompt_eval_count": 26, "eval_count": 3}
+        part |= {"done_reason": reason, "total_duration": 4883583458, "prompt_eval_count": 26, "eval_count": 3}
     return json_line(part)
 
 
@@ -174,8 +244,8 @@ def ollama(*texts):
     return 200, "application/x-ndjson", [ollama_part(text, False) for text in texts] + [ollama_part("", True)]
 
 
-def ollama_whole(text):
-    return 200, "application/json; charset=utf-8", [ollama_part(text, True)]
+def ollama_whole(text, reason="stop"):
+    return 200, "application/json; charset=utf-8", [ollama_part(text, True, reason)]
 
 
 def failure(status, message):
@@ -259,6 +329,24 @@ class TestOllama:
         with pytest.raises(ValueError, match=r"refuses the request \(400: .*does not support chat"):
             query_model("p", "llama3", server.url)
 
+    @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), None])
+    def test_a_timeout_of_nothing(self, serve, timeout):
+        server = serve(CHAT, ollama("x"))
+        with pytest.raises(ValueError, match=f"^timeout={timeout} must be a number of seconds above 0$"):
+            query_model("p", "llama3", server.url, timeout=timeout)
+        assert server.requests == []
+
+    def test_no_error(self, serve):
+        part = json.loads(ollama_part("Hello", True)) | {"error": None}
+        assert query_model("p", "llama3", serve(CHAT, (200, "application/json", [json_line(part)])).url) == "Hello"
+
+    def test_an_answer_that_is_cut_off(self, serve):
+        assert isinstance(query_model("p", "m", serve(CHAT, ollama_whole("Score: 8", "length")).url), CutOff)
+        assert not isinstance(query_model("p", "m", serve(CHAT, ollama_whole("Score: 85")).url), CutOff)
+        pieces = [event({"delta": {"content": "8"}, "finish_reason": reason}) for reason in (None, "length")]
+        answer = query_model("p", "m", serve(COMPLETIONS, (200, "text/event-stream", pieces)).url)
+        assert answer == "88" and isinstance(answer, CutOff)
+
     def test_silence(self, serve):
         server = serve(CHAT, slow(1.0))
         with pytest.raises(TimeoutError, match=r"silent for 0\.1 seconds; .*larger timeout"):
@@ -299,6 +387,20 @@ class TestOllama:
         server = serve(CHAT, bad, ollama("right"))
         assert query_model("p", "llama3", server.url) == "right"
         assert len(server.requests) == 2
+
+    @pytest.mark.parametrize("silent", [False, True])
+    def test_a_failure_that_breaks_off(self, serve, silent):
+        def broken():
+            yield b"out of "
+            if silent:
+                time.sleep(1.0)
+            raise BrokenPipeError  # the stub closes the connection
+
+        bad = lambda: (500, "text/plain", broken())  # noqa: E731
+        server = serve(CHAT, bad, ollama("right"))
+        assert query_model("p", "llama3", server.url, timeout=0.3) == "right"
+        with pytest.raises(ConnectionError, match=r"fails \(500: no reason given\); look into"):
+            query_model("p", "llama3", serve(CHAT, bad).url, timeout=0.3)
 
     def test_an_error_in_the_middle(self, serve):
         server = serve(
@@ -477,6 +579,56 @@ class TestGenerateModelScores:
             for _ in range(2):
                 assert ask(data, "model_response", **options) == [80]
                 assert len(server.requests) == count
+
+    def test_an_answer_that_is_cut_off_has_no_half_of_a_number(self, serve, tmp_path, capsys):
+        replies = [ollama_whole(text, "length") for text in ("Score: 8", "Score: 85\nIt is ri", "Score: 75 ")]
+        server, file = serve(CHAT, *replies), tmp_path / "scores.json"
+        scores = generate_model_scores(ENTRIES[:3], "model_response", url=server.url, save_to=file)
+        assert scores == [None, 85, 75]
+        assert next(iter(json.loads(file.read_text(encoding="utf-8")).values())) == "Score: …"
+        assert "that to entry 0, 'Score: …'" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("third", "words"),
+        [
+            (RuntimeError("CUDA out of memory"), "CUDA out of memory\n"),
+            (StopIteration(), "StopIteration\n"),
+            (77, "ask gives a int: the text of an answer is expected\n"),
+            (None, "ask gives a NoneType: the text"),
+        ],
+    )
+    def test_a_function_that_fails(self, tmp_path, capsys, monkeypatch, third, words):
+        monkeypatch.setenv("TQDM_DISABLE", "1")
+        answers = ["80", "70", third]
+
+        def ask(prompt):
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        file = tmp_path / "scores.json"
+        judge = functools.partial(generate_model_scores, ENTRIES, "model_response", "me", save_to=file)
+        assert judge(ask=ask) == [80, 70]
+        shown = capsys.readouterr().out
+        assert shown.startswith(words) and "Stopped at entry 2 of 4: the 2 finished scores are returned" in shown
+        assert judge(ask=lambda prompt: "60") == [80, 70, 60, 60]
+        answers.append(third)
+        with pytest.raises(type(third) if isinstance(third, Exception) else ValueError):
+            generate_model_scores(ENTRIES, "model_response", ask=ask)
+
+    def test_what_a_function_is_asked_with(self, tmp_path):
+        file = tmp_path / "scores.json"
+        with pytest.raises(ValueError, match="tempreature, seed: with ask, no server is asked that could take options"):
+            generate_model_scores(ENTRIES, "model_response", ask=lambda prompt: "90", tempreature=3, seed=1)
+        with pytest.raises(ValueError, match="model=None: with ask and save_to, give the judge a name"):
+            generate_model_scores(ENTRIES, "model_response", ask=lambda prompt: "90", save_to=file)
+        assert not file.exists()
+        assert generate_model_scores(ENTRIES, "model_response", ask=lambda prompt: "90") == [90] * 4
+        for judge in ("90", "10"):
+            ask = lambda prompt, answer=judge: answer  # noqa: E731
+            got = generate_model_scores(ENTRIES, "model_response", f"judge {judge}", ask=ask, save_to=file)
+            assert got == [int(judge)] * 4
 
     @pytest.mark.parametrize("content", ["{", "[1]", '{"a": 1}'])
     def test_a_file_of_another_kind(self, serve, tmp_path, content):

@@ -37,6 +37,7 @@ from helpers.speed.blockwise import BlockwiseAttention
 from helpers.speed.chosen import logits_at
 from helpers.speed.fused_llama import FusedGroupedQueryAttention
 from helpers.speed.parts import is_course_llama
+from helpers.speed.weight_formats import Int8Linear
 
 TINY = {
     "vocab_size": 97,
@@ -204,6 +205,19 @@ class TestCache:
         assert_close(torch.cat(parts, dim=1), whole, rtol=1e-4, atol=1e-4)
         assert cache.lengths.tolist() == [9, 9, 9]
 
+    @pytest.mark.parametrize("new", [[0, 3, 3], [3, 4, 3], [-1, 2, 2]])
+    def test_a_number_of_new_tokens_that_cannot_be(self, new):
+        model = tiny_llama()
+        with pytest.raises(ValueError, match=r"new=\[.*must be from 1 to the 3 tokens"):
+            forward_last(model, IDS[:, :3], LlamaCache(model, 3, 9), torch.tensor(new))
+
+    @pytest.mark.parametrize("make", [tiny_llama, lambda: fuse_llama(tiny_llama())], ids=["plain", "fused"])
+    def test_under_autocast(self, make):
+        model, prompts = make(), [[1, 2, 3], [4, 5, 6, 7, 8]]
+        with torch.autocast("cpu", torch.bfloat16):
+            cached = generate_batch(model, prompts, 4, 9)
+            assert cached == generate_batch(model, prompts, 4, 9, use_cache=False)
+
     def test_it_is_smaller_by_the_size_of_a_group(self):
         for kv_heads in (6, 2, 1):
             cache = LlamaCache(tiny_llama(n_kv_heads=kv_heads), 3, 10)
@@ -357,6 +371,20 @@ class TestWhatALearnerChanges:
         model = quantize_int8(tiny_llama(emb_dim=48, hidden_dim=96))
         assert is_course_llama(model)
         assert torch.equal(generate(model, IDS, 6, 32), generate_text_simple(model, IDS, 6, 32))
+
+
+def test_hidden_states_that_are_assigned():
+    model = tiny_llama()
+    model.hidden_states = lambda ids, cache=None: -LlamaModel.hidden_states(model, ids, cache)
+    assert not is_course_llama(model)
+    plain = generate_text_simple(model, IDS[:1, :3], 4, 9)
+    assert torch.equal(generate(model, IDS[:1, :3], 4, 9), plain)
+
+
+def test_a_fused_model_in_fewer_bits():
+    model = quantize_int8(fuse_llama(tiny_llama()))
+    assert type(model.out_head) is type(model.trf_blocks[0].ff.gate) is Int8Linear
+    assert_close(model(IDS), tiny_llama()(IDS), rtol=0.1, atol=0.5)
 
 
 class TestLoRA:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch.nn.utils import parametrizations, prune
 
 import helpers
 from helpers import (
@@ -51,7 +54,7 @@ def stir(model, seed=5):
 
 def adapted(rank=3, alpha=5.0, targets=None, tied=False, make=lively_model):
     """A tiny model with LoRA that does something; `tiny_model` makes one that does not magnify rounding."""
-    model = make(1, tied, qkv_bias=True)
+    model = make(1, tied, qkv_bias=True).requires_grad_(False)
     replace_linear_with_lora(model, rank, alpha, targets)
     return stir(model)
 
@@ -189,7 +192,7 @@ class TestReplace:
             def forward(self, x):
                 return self.linear(x) + self.lora(x)
 
-        model = lively_model()
+        model = lively_model().requires_grad_(False)
         model.out_head = Mine(model.out_head, 2, 2)
         stir(model)
         save_adapter(model, tmp_path / "a.safetensors", also=["out_head"])
@@ -309,6 +312,113 @@ class TestMerge:
         assert not lora_layers(small)
 
 
+class RsLoRA(LoRALayer):
+    """Kalajdzievski (2023): alpha / sqrt(rank)."""
+
+    def forward(self, x):
+        return self.alpha / self.rank**0.5 * (x @ self.A @ self.B)
+
+
+class DoRA(LinearWithLoRA):
+    """Liu et al. (2024): the length of each row is trained apart from its direction."""
+
+    def forward(self, x):
+        weight = 1.7 * self.linear.weight.norm(dim=1, keepdim=True) * F.normalize(self.weight, dim=1)
+        return F.linear(x, weight, self.linear.bias)
+
+
+class WithDropout(LinearWithLoRA):
+    """As peft does while training."""
+
+    def forward(self, x):
+        return self.linear(x) + self.lora(F.dropout(x, 0.5, self.training))
+
+
+def double(module, inputs, output):
+    return 2 * output
+
+
+def own_lora(layer):
+    layer.lora.__class__ = RsLoRA
+
+
+def own_layer(layer):
+    layer.__class__ = DoRA
+
+
+def hook_on_layer(layer):
+    layer.register_forward_hook(double)
+
+
+def hook_on_lora(layer):
+    layer.lora.register_forward_hook(double)
+
+
+OTHERWISE = [own_lora, own_layer, hook_on_layer, hook_on_lora]
+
+
+class TestLayersOfYourOwn:
+    """What computes otherwise than A, B and alpha say is neither merged nor saved as if it did not."""
+
+    @pytest.mark.parametrize("change", OTHERWISE)
+    def test_refused(self, tmp_path, change):
+        model = adapted(targets="att")
+        change(model.trf_blocks[1].att.W_key)
+        before = logits(model)
+        with pytest.raises(ValueError, match=r"trf_blocks\.1\.att\.W_key computes something else than its weight"):
+            merge_lora(model)
+        with pytest.raises(ValueError, match=r"trf_blocks\.1\.att\.W_key computes something else than alpha / rank"):
+            save_adapter(model, tmp_path / "a.safetensors")
+        assert len(lora_layers(model)) == 8 and torch.equal(logits(model), before) and not list(tmp_path.iterdir())
+
+    def test_a_forward_put_into_the_class(self, tmp_path, monkeypatch):
+        model = adapted()
+        monkeypatch.setattr(LoRALayer, "forward", RsLoRA.forward)
+        with pytest.raises(ValueError, match="cannot be merged"):
+            merge_lora(model)
+        with pytest.raises(ValueError, match="cannot hold that"):
+            save_adapter(model, tmp_path / "a.safetensors")
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            parametrizations.weight_norm,
+            lambda linear: prune.l1_unstructured(linear, "weight", 0.5),
+        ],
+        ids=["weight_norm", "pruned"],
+    )
+    def test_a_weight_made_of_others(self, change):
+        model = lively_model()
+        change(model.trf_blocks[0].att.W_query)
+        replace_linear_with_lora(model, 2, 4, "W_query")
+        with pytest.raises(ValueError, match=r"trf_blocks\.0\.att\.W_query has a weight that is made of others"):
+            merge_lora(stir(model))
+        assert len(lora_layers(model)) == 2
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+    def test_what_agrees_is_merged_and_saved(self, tmp_path, dtype):
+        """A listening hook and dropout while training change nothing; a weight that fits its forward is its own."""
+        model, seen = adapted(make=tiny_model, targets="att"), []
+        att = model.trf_blocks[0].att
+        att.W_query.register_forward_hook(lambda module, inputs, output: seen.append(output))
+        att.W_key.__class__ = WithDropout
+        model.to(dtype).train()
+        state = torch.get_rng_state()
+        save_adapter(model, tmp_path / "a.safetensors")
+        att.W_value.lora.__class__ = type("Whole", (RsLoRA,), {"delta": lambda self: 3**0.5 * LoRALayer.delta(self)})
+        merge_lora(model)
+        assert torch.equal(torch.get_rng_state(), state) and model.training and not lora_layers(model) and seen
+
+    def test_products_of_fewer_digits(self, monkeypatch):
+        """On a GPU that rounds products to TF32, the two ways differ by more than float32's digits."""
+        model = adapted(make=tiny_model)
+        monkeypatch.setattr(LoRALayer, "forward", lambda self, x: 1.002 * (x @ self.delta()))
+        with pytest.raises(ValueError, match="cannot be merged"):
+            merge_lora(model)
+        monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
+        merge_lora(model)
+
+
 class TestFiles:
     def test_round_trip(self, tmp_path):
         model = adapted(rank=2, alpha=7.0, targets=["W_query", "ff"])
@@ -357,6 +467,27 @@ class TestFiles:
         save_adapter(torch.compile(model), tmp_path / "a.safetensors")
         load_adapter(other := lively_model(qkv_bias=True), tmp_path / "a.safetensors")
         assert torch.equal(logits(other), logits(model))
+        load_adapter(torch.compile(third := lively_model(qkv_bias=True)), tmp_path / "a.safetensors")
+        assert torch.equal(logits(third), logits(model))
+
+    @pytest.mark.parametrize("half", [False, True])
+    def test_of_8_bit_weights(self, tmp_path, half):
+        model = quantize_int8(adapted(targets="att"))
+        save_adapter(model.half() if half else model, tmp_path / "a.safetensors")
+        assert load_adapter(lively_model(qkv_bias=True), tmp_path / "a.safetensors")["rank"] == 3
+
+    def test_what_else_was_trained(self, tmp_path):
+        model, path = classifier(), tmp_path / "a.safetensors"
+        replace_linear_with_lora(model, 2, 4, "att")
+        model.out_head.requires_grad_(True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            save_adapter(model, path, also=["out_head"])
+        with pytest.warns(
+            UserWarning, match=r"2 trainable .* not part of the adapter, out_head\.weight first"
+        ) as found:
+            save_adapter(model, path)
+        assert found[0].filename == __file__
 
     def test_nothing_to_save(self, tmp_path):
         with pytest.raises(ValueError, match="no LoRA layers to save"):
@@ -426,7 +557,7 @@ class TestAdapters:
 
     def test_from_files(self, tmp_path):
         save_adapter(model := adapted(), tmp_path / "a.safetensors")
-        base = lively_model(qkv_bias=True)
+        base = lively_model(qkv_bias=True).requires_grad_(False)
         adapters = Adapters(base)
         load_adapter(base, tmp_path / "a.safetensors")
         adapters.keep("a")
@@ -435,7 +566,7 @@ class TestAdapters:
         assert torch.equal(logits(base), logits(model))
 
     def test_merging_one_leaves_the_base_alone(self):
-        model = lively_model()
+        model = lively_model().requires_grad_(False)
         plain, adapters = logits(model), Adapters(model)
         replace_linear_with_lora(model, 2, 2)
         expected = logits(stir(model))
@@ -446,6 +577,20 @@ class TestAdapters:
         assert torch.equal(logits(model), plain)
         adapters.use("merged")
         assert torch.allclose(logits(model), expected, rtol=1e-5, atol=1e-5)
+
+    def test_what_else_was_trained(self):
+        model = lively_model()  # not frozen
+        adapters = Adapters(model)
+        replace_linear_with_lora(model, 2, 2, "W_query")
+        with pytest.warns(UserWarning, match=r"31 trainable .* part of the adapter, tok_emb\.weight first") as found:
+            adapters.keep("a")
+        assert found[0].filename == __file__
+        model.requires_grad_(False)
+        for layer in lora_layers(model).values():
+            layer.lora.requires_grad_(True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            adapters.keep("a")
 
     def test_errors(self):
         model = lively_model()

@@ -372,6 +372,18 @@ class TestClassLoss:
         assert results[False][0] == pytest.approx(results[True][0], rel=0.01)
         assert relative_error(results[False][1], results[True][1]) < 0.1
 
+    @pytest.mark.parametrize("frequent", ["as many", "more", "many more"])
+    def test_few_classes_are_never_estimated(self, tokens, monkeypatch, frequent):
+        classes, model, ids = self.case(tokens)
+        ids = torch.from_numpy(classes.of_token)[ids]
+        count = {"as many": classes.count - 1, "more": classes.count, "many more": 4096}[frequent]
+        monkeypatch.setattr(course_model, "FREQUENT", count)
+        losses = [
+            course_model.ClassLoss(classes, CPU, exact)(ids[:, :-1], ids[:, 1:], model.train(), CPU)
+            for exact in (False, True)
+        ]
+        assert_close(*losses, rtol=1e-5, atol=0)
+
     def test_tokens_that_never_occur_are_always_counted(self, tokens):
         """Or nothing would hold down their probability."""
         classes, model, ids = self.case(tokens)
@@ -652,6 +664,28 @@ class TestRefused:
             command(*arguments)
         assert "\n" not in str(caught.value)
         return str(caught.value)
+
+    def test_a_folder_to_write_to(self, texts, tokens, run, tmp_path, monkeypatch):
+        """It is refused before the work."""
+        monkeypatch.setattr(course_model.Run, "__init__", None)
+        monkeypatch.setattr(sys.modules["helpers.make.corpus_tokens"], "get_tokenizer", None)
+        expected = f"error: {tmp_path} is a folder: the name of a file is expected"
+        assert self.refused("prepare", *texts, tmp_path) == expected
+        assert self.refused("train", tokens, tmp_path, "--updates", 1, *MIX) == expected
+        assert self.refused("decay", tokens, run, tmp_path, "--updates", 1, *MIX) == expected
+
+    def test_what_an_interrupted_run_goes_on_from(self, tokens, tmp_path, monkeypatch):
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        path = tmp_path / "run.pt"
+        with monkeypatch.context() as patch:
+            patch.setattr(course_model.MuonAndAdamW, "step", interrupt)
+            assert self.refused("train", tokens, path, "--updates", 2, *MIX, *SIZE) == "interrupted"
+        command("train", tokens, path, "--updates", 1, *MIX, *SIZE)
+        monkeypatch.setattr(course_model.MuonAndAdamW, "step", interrupt)
+        again = f"interrupted: the same command goes on from {path}"
+        assert self.refused("train", tokens, path, "--updates", 2, *MIX, *SIZE) == again
 
     def test_other_tokens(self, texts, run, tmp_path):
         (tmp_path / "simple").mkdir()

@@ -84,7 +84,17 @@ class _Bare(ast.NodeTransformer):
 
 
 # Decorators that check or adapt arguments: `helpers` has them, the notebooks show the function without.
-GUARDS = {"guard", "expects_labels", "expects_numbers", "printable", "takes_file", "takes_tokenizer"}
+GUARDS = {
+    "adapt",
+    "counts_rows",
+    "expects_labels",
+    "expects_numbers",
+    "guard",
+    "printable",
+    "takes_any_reward",
+    "takes_file",
+    "takes_tokenizer",
+}
 
 
 def _is_guard(decorator: ast.expr) -> bool:

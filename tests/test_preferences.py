@@ -187,6 +187,18 @@ def test_the_reference_is_the_same_in_any_order_and_keeps_the_mode():
     torch.testing.assert_close(whole[1], torch.tensor(slow), rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize(("vocabulary", "end"), [(97, END), (50400, 50300)])
+def test_the_reference_ends_as_the_batches_do(vocabulary, end):
+    """With the end token of the training's batches, DPO begins at log 2; with another, it would not."""
+    model, data = lively_model(4, vocab_size=vocabulary), dataset()
+    data.reference = reference_logprobs(model, data, collate_fn=partial(preference_collate_fn, pad_token_id=end))
+    inputs, targets = preference_collate_fn([data[row] for row in range(3)], pad_token_id=end)
+    assert calc_dpo_loss_batch(inputs, targets, model, CPU).item() == pytest.approx(math.log(2), rel=1e-5)
+    compared = compare_with_reference(model, data, 0.2, partial(preference_collate_fn, pad_token_id=end))
+    assert compared["loss"] == pytest.approx(math.log(2), rel=1e-5) and compared["margin"] == 0
+    assert preference_collate_fn([data[0]])[1][0].max() == 50256  # the default is what it was
+
+
 # ---- the loss --------------------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.testing import assert_close
 
 from helpers import (
@@ -18,6 +19,7 @@ from helpers import (
     generate_batch,
     pack_weights,
     quantize_int8,
+    replace_linear_with_lora,
     save_model,
     to_bfloat16,
     training_steps,
@@ -32,14 +34,14 @@ PIECE = Int8Linear.piece
 
 
 def size(model):
-    """Bytes that the model's parameters and stored buffers take in memory."""
-    lasting = [b for m in model.modules() for n, b in m._buffers.items() if n not in m._non_persistent_buffers_set]
-    return sum(part.numel() * part.element_size() for part in [*model.parameters(), *lasting])
+    """Bytes that the model's parameters and packed weights take in memory."""
+    packed = [buffer for name, buffer in model.named_buffers() if name.endswith(".packed")]
+    return sum(part.nbytes for part in [*model.parameters(), *packed])
 
 
 def matrix(layer):
     """The rounded weights (d_out, d_in) of a layer, by its definition."""
-    pieces = layer.unpack(layer.weight)  # (blocks * d_in, width)
+    pieces = layer.unpack(layer.packed)  # (blocks * d_in, width)
     return pieces.view(layer.blocks, layer.d_in, -1).transpose(1, 2).reshape(-1, layer.d_in)[: layer.d_out]
 
 
@@ -74,7 +76,7 @@ def test_rounding():
         linear.weight[:, 3] *= 100
         linear.weight[:PIECE, 5] = 0
     layer = Int8Linear(linear)
-    assert layer.weight.dtype == torch.uint8
+    assert layer.packed.dtype == torch.uint8
     pieces = linear.weight.detach().view(2, PIECE, 64)
     step = (pieces.amax(dim=1) - pieces.amin(dim=1)) / 255  # (2, 64)
     error = (matrix(layer).view(2, PIECE, 64) - pieces).abs()
@@ -272,3 +274,36 @@ def test_a_layer_of_your_own_stays(convert):
     assert type(model.trf_blocks[1].att.W_query) is torch.nn.Linear
     with torch.no_grad():
         assert (model(ids).float() - expected(ids)).norm() < 0.05 * expected(ids).norm()
+
+
+@pytest.mark.parametrize("convert", [quantize_int8, to_bfloat16, pack_weights])
+def test_layers_of_ones_own_around_converted_ones(convert):
+    """What was written for `nn.Linear` may read its weight, and train what stands before it."""
+
+    class Merged(torch.nn.Module):
+        def __init__(self, linear):
+            super().__init__()
+            self.linear, self.added = linear, torch.nn.Parameter(torch.zeros(24, 24))
+
+        def forward(self, x):
+            return F.linear(x, self.linear.weight + self.added.to(x.dtype), self.linear.bias)
+
+    ids, model = torch.arange(8)[None], lively_model(1)
+    model.trf_blocks[0].att.W_query = Merged(model.trf_blocks[0].att.W_query)
+    assert_close(convert(model)(ids).float(), convert(lively_model(1))(ids).float(), rtol=0.02, atol=0.1)
+
+
+@pytest.mark.parametrize("convert", [quantize_int8, to_bfloat16, pack_weights])
+def test_gradients_go_through(convert):
+    """LoRA on a model whose weights were converted: the gradients are those of the plain model, to rounding."""
+    ids, norms = torch.arange(8)[None], []
+    for change in (lambda model: model, convert):
+        model = lively_model(1).requires_grad_(False)
+        torch.manual_seed(2)
+        replace_linear_with_lora(model, 2, 4)
+        for name, parameter in model.named_parameters():
+            if name.endswith("lora.B"):
+                torch.nn.init.normal_(parameter, std=0.1)
+        F.cross_entropy(change(model)(ids)[0], ids[0]).backward()
+        norms.append(model.trf_blocks[0].att.W_query.lora.A.grad.float().norm().item())
+    assert norms[1] == pytest.approx(norms[0], rel=0.05)

@@ -120,6 +120,19 @@ class TestVerifiers:
     def test_majority(self, answers, winner):
         assert reasoning.majority(answers) == winner
 
+    @pytest.mark.parametrize("kind", [bool, int, float, torch.tensor])
+    def test_rewards_of_any_kind_of_number(self, model, kind):
+        questions = torch.tensor([[1, 0, 0, 0, 0, 0], [2, 0, 0, 0, 0, 0]])
+        rows = reasoning.write_out(questions, torch.zeros(2, dtype=torch.int64))
+        rewards = reasoning.score(questions, rows, lambda question, text: kind(question[0] == 1))
+        assert rewards.dtype == torch.float32 and rewards.tolist() == [[1.0], [0.0]]
+        seen = reasoning.train_grpo(model, 1, lambda question, text: kind(len(text) < 4), questions=2, samples=2)
+        assert 0 <= seen[0]["reward"] <= 1
+
+    def test_a_reward_that_returns_nothing(self, model):
+        with pytest.raises(ValueError, match=r"reward returned None for the answer '.*': a number is expected"):
+            reasoning.train_grpo(model, 1, lambda question, text: None, questions=2, samples=2)
+
 
 class TestAsking:
     def test_greedy_answers_are_those_of_the_plain_loop(self, model):
@@ -177,6 +190,17 @@ class TestTraining:
     def test_supervised_training_lowers_the_loss(self, model, generator):
         losses = reasoning.train_on(model, lambda: reasoning.people_write(32, generator), updates=40, lr=1e-2)
         assert len(losses) == 40 and sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+    def test_without_warm_up_it_begins_at_the_full_rate(self, generator):
+        runs = []
+        for warm_up in (0, 1):
+            rows = reasoning.people_write(8, torch.Generator().manual_seed(1))
+            runs.append(reasoning.train_on(reasoning.new_model(3, **SIZE), lambda rows=rows: rows, 3, 1e-2, warm_up))
+        assert runs[0] == runs[1] and runs[0][-1] < runs[0][0]
+
+    def test_no_right_lesson(self, model):
+        with pytest.raises(ValueError, match="rows holds no answer to learn from"):
+            reasoning.tune_on(model, torch.zeros(0, CONTEXT, dtype=torch.int64), 2, seed=1)
 
     def test_advantages(self, generator):
         rewards = torch.rand(5, 8, generator=generator).round()

@@ -227,7 +227,7 @@ class TestMinusOneAndZero:
         for call, words in (
             (lambda: calc_loss_loader(loader(), model, CPU, -1), "num_batches=-1"),
             (lambda: calc_accuracy_loader(classes, model, CPU, -1), "num_batches=-1"),
-            (lambda: train(eval_iter=-1), "num_batches=-1"),
+            (lambda: train(eval_iter=-1), "eval_iter=-1 must be at least 1"),
             (lambda: train(eval_freq=0), "eval_freq=0 must be at least 1"),
             (lambda: train(accumulate=0), "accumulate=0 must be at least 1"),
         ):

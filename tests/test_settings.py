@@ -94,9 +94,16 @@ class TestDevice:
         assert get_device("cpu") == torch.device("cpu")
         assert get_device("mps") == torch.device("mps")
         assert get_device("cuda:1") == torch.device("cuda", 1)
-        for wrong in ("cuda:7", "cuda:2", "cuda:x", "cuda:", "cuda:-1", "cpu:x", "cpu:3", "mps:1", "gpu"):
+        for wrong in ("cuda:7", "cuda:2", "cuda:x", "cuda:", "cuda:-1", "cuda:01", "cpu:x", "cpu:3", "mps:1", "gpu"):
             with pytest.raises(ValueError, match=f"device '{wrong}' is not available; this machine has cpu, cuda, mps"):
                 get_device(wrong)
+
+    def test_by_device(self, monkeypatch):
+        pretend(monkeypatch, cuda=True, mps=False)
+        assert get_device(torch.device("cpu")) == torch.device("cpu")
+        assert get_device(torch.device("cuda", 1)) == torch.device("cuda", 1)
+        with pytest.raises(ValueError, match="device 'cuda:7' is not available"):
+            get_device(torch.device("cuda", 7))
 
     def test_environment(self, monkeypatch):
         pretend(monkeypatch, cuda=True, mps=False)

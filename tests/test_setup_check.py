@@ -326,12 +326,19 @@ def test_a_faulty_device_matters_when_the_notebooks_would_use_it(right_numbers, 
 
 
 def test_no_gpu_is_a_note_and_one_that_is_asked_for_a_problem(right_numbers, monkeypatch):
+    monkeypatch.setattr("helpers.settings.torch", fake_torch())
     runner = faked(right_numbers, lambda numbers: numbers)
     rows = {line["name"]: line for line in check.check_devices(fake_torch(), runner)}
-    assert rows["GPU"]["status"] == "warning" and rows["torch"]["build"] == "CPU"
-    monkeypatch.setenv("COURSE_DEVICE", "cuda")
-    rows = {line["name"]: line for line in check.check_devices(fake_torch(), runner)}
-    assert rows["COURSE_DEVICE"]["status"] == "problem"
+    assert rows["GPU"]["status"] == "warning" and rows["torch"]["build"] == "CPU" and "COURSE_DEVICE" not in rows
+    for device in ("cuda", "cpu:1", "cpu:", "mps", "gpu"):  # as helpers.get_device has it
+        monkeypatch.setenv("COURSE_DEVICE", device)
+        row = {line["name"]: line for line in check.check_devices(fake_torch(), runner)}["COURSE_DEVICE"]
+        assert row["status"] == "problem" and row["text"] == f"device {device!r} is not available; this machine has cpu"
+    monkeypatch.setitem(sys.modules, "helpers.settings", None)
+    for device, trouble in (("cuda", True), ("cpu", False)):  # also where helpers cannot be imported
+        monkeypatch.setenv("COURSE_DEVICE", device)
+        names = [line["name"] for line in check.check_devices(fake_torch(), runner)]
+        assert ("COURSE_DEVICE" in names) is trouble
 
 
 def test_bfloat16_is_unknown_without_helpers(right_numbers, monkeypatch):

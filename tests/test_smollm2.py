@@ -16,7 +16,7 @@ import torch
 
 from helpers import smollm2
 from helpers.apps import chat, chat_page
-from helpers.bpe import BPETokenizer
+from helpers.bpe import BPETokenizer, save_bpe
 from helpers.generation import generate
 from helpers.gguf import read_gguf, write_gguf
 from helpers.judges import generate_model_scores
@@ -240,6 +240,11 @@ class TestTokenizer:
             texts.append("".join(letters[pick] for pick in picks))
         self.check(smollm2_tokenizer(read_gguf(small)[0]), their_tokenizer(small), texts)
 
+    def test_it_is_not_saved_as_the_class_it_is_made_from(self, small, tmp_path):
+        with pytest.raises(ValueError, match="tokenizer is a SmolTokenizer: a BPETokenizer itself is expected"):
+            save_bpe(smollm2_tokenizer(read_gguf(small)[0]), tmp_path / "bpe.json")
+        assert list(tmp_path.iterdir()) == []
+
     def test_another_kind_is_refused(self, small):
         metadata = read_gguf(small)[0]
         with pytest.raises(ValueError, match="not SmolLM2's"):
@@ -288,10 +293,60 @@ class TestWeights:
         refused("size mismatch", {"llama.feed_forward_length": 64})
         refused("n_heads=4 must be a multiple", {"llama.attention.head_count_kv": 3})
         refused("not SmolLM2's", {"tokenizer.ggml.pre": "default"})
+        # A model that computes otherwise.
+        refused(r"no place", {"llama.block_count": 1})
+        refused(r"no tensor blk\.2\.", {"llama.block_count": 100_000_000})
+        refused("llama.context_length is 4000000000: more than", {"llama.context_length": 4_000_000_000})
+        refused("llama.rope.scaling.type is 'linear'; 'none'", {"llama.rope.scaling.type": "linear"})
+        refused("llama.rope.scaling.type is 'yarn'; 'none'", {"llama.rope.scaling.type": "yarn"})
+        refused("llama.rope.scaling.factor is 4.0; 1", {"llama.rope.scaling.factor": 4.0})
+        refused("llama.rope.dimension_count is 8; 16", {"llama.rope.dimension_count": 8})
+        refused("llama.attention.key_length is 32; 16", {"llama.attention.key_length": 32})
+        refused("llama.attention.value_length is 32; 16", {"llama.attention.value_length": 32})
+        refused("llama.attention.sliding_window is 4; 0", {"llama.attention.sliding_window": 4})
+        refused("llama.expert_count is 8; 0", {"llama.expert_count": 8})
+        refused("cfg\\['n_heads'\\] is 0", {"llama.attention.head_count": 0})
+        for name in ("blk.0.attn_q.bias", "rope_freqs.weight", "output.bias"):
+            contents[name] = ("F32", (64,), bytes(256))
+            refused(f"a tensor {name}, for which this model has no place", {})
+            del contents[name]
+
+    def test_values_that_change_nothing(self, small, tmp_path):
+        metadata, tensors = read_gguf(small)
+        metadata |= {"llama.rope.scaling.type": "none", "llama.rope.scaling.factor": 1.0, "llama.expert_count": 0}
+        metadata |= {"llama.rope.dimension_count": 16, "llama.attention.key_length": 16}
+        metadata |= {"llama.attention.value_length": 16, "llama.attention.sliding_window": 0}
+        contents = {name: (tensor.kind, tensor.shape, tensor.data.tobytes()) for name, tensor in tensors.items()}
+        write_gguf(tmp_path / "other.gguf", metadata, contents)
+        ids = torch.tensor([[5, 6, 7]])
+        assert torch.equal(load_smollm2(tmp_path / "other.gguf")[0](ids), load_smollm2(small)[0](ids))
+
+    def test_an_output_layer_of_its_own(self, small, tmp_path):
+        metadata, tensors = read_gguf(small)
+        contents = {name: (tensor.kind, tensor.shape, tensor.data.tobytes()) for name, tensor in tensors.items()}
+        head = torch.randn((640, 64), generator=torch.Generator().manual_seed(0))
+        contents["output.weight"] = ("F32", (640, 64), head.numpy().tobytes())
+        write_gguf(tmp_path / "other.gguf", metadata, contents)
+        model, tied, ids = load_smollm2(tmp_path / "other.gguf")[0], load_smollm2(small)[0], torch.tensor([[5, 6, 7]])
+        assert torch.equal(model.out_head.weight, head) and torch.equal(model.tok_emb.weight, tied.tok_emb.weight)
+        torch.testing.assert_close(model(ids), tied.hidden_states(ids) @ head.T)
+        expected = in_transformers(tmp_path / "other.gguf")(ids).logits
+        torch.testing.assert_close(model(ids), expected, atol=1e-4, rtol=1e-4)
 
     def test_stand_ins_are_the_same_every_time(self, small, tmp_path):
         again = write_stand_in(tmp_path / "again.gguf", **SMALL)
         assert again.read_bytes() == small.read_bytes()
+
+    def test_a_stand_in_in_the_home_folder(self, tmp_path, monkeypatch):
+        for variable in ("HOME", "USERPROFILE"):
+            monkeypatch.setenv(variable, str(tmp_path))
+        path = write_stand_in("~/new/small.gguf", **SMALL)
+        assert path == tmp_path / "new" / "small.gguf" and path.is_file()
+
+    def test_a_misspelt_entry(self, tmp_path):
+        with pytest.raises(ValueError, match=r"'n_layer' is not an entry of the configuration; there are vocab_size, "):
+            write_stand_in(tmp_path / "small.gguf", **SMALL, n_layer=1)
+        assert list(tmp_path.iterdir()) == []
 
 
 class TestConversation:
@@ -318,6 +373,11 @@ class TestConversation:
         together = ask_smollm2(model, tokenizer, requests, 8)
         assert together == [ask_smollm2(model, tokenizer, [request], 8)[0] for request in requests]
         assert len(together) == 3
+
+    def test_a_single_string_is_not_a_list_of_letters(self, small):
+        model, _, tokenizer = load_smollm2(small)
+        with pytest.raises(ValueError, match="requests is the string 'Hello': a list of strings is expected"):
+            ask_smollm2(model, tokenizer, "Hello", 3)
 
     @needs_file
     def test_the_capital_of_france(self, real):
@@ -376,6 +436,14 @@ class TestJudge:
         assert tokenizer.decode(ids).endswith("<|im_start|>assistant\nScore:")
         written = tokenizer.decode(generate(model, [ids], 4, 256)[0, len(ids) :].tolist())
         assert smollm2_judge(model, tokenizer, max_new_tokens=4)("Give a score.") == "Score:" + written.split("\n")[0]
+
+    def test_a_prompt_that_leaves_no_room(self, small):
+        model, _, tokenizer = load_smollm2(small)
+        judge = smollm2_judge(model, tokenizer, max_new_tokens=2)
+        length = len(SMOLLM2.encode({"instruction": "x", "input": ""}, tokenizer, "Score:"))
+        assert judge("7" * (255 - length + 1)).startswith("Score:")
+        with pytest.raises(ValueError, match="prompt has 256 tokens as it is asked; the context has 256"):
+            judge("7" * (256 - length + 1))
 
     def test_each_token_is_read_once(self, small, monkeypatch):
         """Also by a model with LoRA, whose layers begin in training mode: the prompt, then one token after another."""

@@ -115,3 +115,31 @@ class TestComputeAccuracy:
     def test_no_batch(self):
         with pytest.raises(ValueError, match="no batch"):
             compute_accuracy(Constant(), DataLoader(ToyDataset(X, Y), batch_size=9, drop_last=True))
+
+    @pytest.mark.parametrize("labels", [Y[:, None], F.one_hot(Y), Y[:, None].expand(5, 3)])
+    def test_labels_that_are_not_one_per_example(self, labels):
+        message = r"dataloader gives labels of the shape \(2, \d\): \(2,\), one each, is expected"
+        with pytest.raises(ValueError, match=message):
+            compute_accuracy(NeuralNetwork(2, 2), DataLoader(ToyDataset(X, labels), batch_size=2))
+
+    def test_logits_that_are_no_numbers(self):
+        model = NeuralNetwork(2, 2)
+        with torch.no_grad():
+            model.layers[0].weight.fill_(torch.nan)
+        with pytest.raises(ValueError, match="logits contain NaN"):
+            compute_accuracy(model, DataLoader(ToyDataset(X, Y), batch_size=2))
+        assert model.training
+
+    def test_labels_that_are_no_classes(self):
+        """A network with one output, too, which would be right wherever the label is 0."""
+        for outputs, labels, wrong in ((1, Y, 1), (2, Y + 1, 2), (2, Y - 1, -1)):
+            message = f"gives the label {wrong}; the model has the classes 0 to {outputs - 1}"
+            with pytest.raises(ValueError, match=message):
+                compute_accuracy(NeuralNetwork(2, outputs), DataLoader(ToyDataset(X, labels), batch_size=2))
+        flat = torch.nn.Sequential(NeuralNetwork(2, 1), torch.nn.Flatten(0))
+        with pytest.raises(ValueError, match=r"model gives logits of the shape \(2,\): \(B, classes\) is expected"):
+            compute_accuracy(flat, DataLoader(ToyDataset(X, Y), batch_size=2))
+
+    def test_arguments_by_name(self):
+        loader = DataLoader(ToyDataset(X, Y), batch_size=2)
+        assert compute_accuracy(dataloader=loader, model=Constant()) == pytest.approx(2 / 5)

@@ -29,6 +29,7 @@ from helpers import (
     train_model_simple,
     training_steps,
 )
+from helpers.llama import LlamaModel
 from tests.fakes import Letters
 from tests.tiny import CPU, loader, tiny_model, windows
 
@@ -57,6 +58,15 @@ class TestTexts:
 
     def test_one_token(self):
         assert token_ids_to_text(torch.tensor([[345]]), get_tokenizer()) == " you"
+
+    @pytest.mark.parametrize("ids", [[6109, 345], [[6109, 345]], torch.tensor([6109, 345]), torch.tensor([345]), []])
+    def test_lists_and_rows(self, ids):
+        assert token_ids_to_text(ids, get_tokenizer()) in ("Every you", " you", "")
+
+    @pytest.mark.parametrize(("shape", "named"), [((3, 2), r"\(3, 2\)"), ((1, 1, 4), r"\(1, 1, 4\)")])
+    def test_several_texts(self, shape, named):
+        with pytest.raises(ValueError, match=f"token_ids has the shape {named}: one text"):
+            token_ids_to_text(torch.ones(shape, dtype=torch.int64), get_tokenizer())
 
 
 class TestLosses:
@@ -127,6 +137,25 @@ class TestLosses:
         assert printed.count("\n") == 1 and len(printed.strip("\n")) == 55
         assert model.training
         assert torch.equal(torch.get_rng_state(), before)
+
+
+class Returns(torch.nn.Module):
+    """A model that gives more than its logits, as those of Hugging Face do."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = tiny_model()
+
+    def forward(self, ids):
+        return self.model(ids), torch.tensor(0.0)
+
+
+def test_a_model_that_returns_more_than_logits():
+    model = Returns()
+    with pytest.raises(ValueError, match=r"model\(ids\) is a tuple: a tensor of logits \(B, T, vocab_size\)"):
+        calc_loss_batch(*windows(2), model, CPU)
+    with pytest.raises(ValueError, match=r"model\(ids\) is a tuple"):
+        next(training_steps(model, loader(), adamw(model), CPU, 1))
 
 
 def slowly(model, data, epochs, lr=1e-2):
@@ -244,6 +273,25 @@ class TestSteps:
         ours = [p.loss for p in training_steps(model, data, adamw(model), CPU, 1, loss_function=loss_function)]
         assert seen == [((2, 8), (2, 8), CPU)] * 2
         assert ours[0] == 2 * calc_loss_batch(*next(iter(data)), tiny_model(), CPU).item()
+
+    @pytest.mark.parametrize(
+        ("loss_of", "named"),
+        [
+            (lambda loss: loss.item(), "float"),
+            (lambda loss: loss * torch.ones(2, 8), r"a tensor of shape \(2, 8\)"),
+            (lambda loss: None, "NoneType"),
+        ],
+    )
+    def test_a_loss_that_is_not_one_number(self, loss_of, named):
+        model = tiny_model()
+        steps = training_steps(model, loader(), adamw(model), CPU, 1, lambda *batch: loss_of(calc_loss_batch(*batch)))
+        with pytest.raises(ValueError, match=f"loss_function returned {named}: a tensor of one number"):
+            next(steps)
+
+    def test_rows_are_counted(self):
+        model, data = tiny_model(), loader(7, batch_size=2)  # batches of 2, 2, 2 and 1 rows
+        steps = training_steps(model, data, adamw(model), CPU, 2, accumulate=2)
+        assert [progress.rows_seen for progress in steps] == [4, 7, 11, 14]
 
     def test_the_model_is_back_in_training_mode_after_an_evaluation(self):
         model, modes = tiny_model(), []
@@ -382,6 +430,62 @@ def with_schedule(model, train, val, optimizer=None, **changes):
     arguments = {"n_epochs": 3, "eval_freq": 2, "eval_iter": 1, "start_context": "Hello", "tokenizer": Letters()}
     arguments |= {"warmup_steps": 4}
     return train_model(model, train, val, optimizer or adamw(model), CPU, **{**arguments, **changes})
+
+
+def llama():
+    torch.manual_seed(1)
+    sizes = {"vocab_size": 97, "context_length": 16, "emb_dim": 24, "n_heads": 3, "n_kv_heads": 1, "n_layers": 1}
+    return LlamaModel({**sizes, "hidden_dim": 48, "rope_base": 1e4, "norm_eps": 1e-5})
+
+
+class Wrapper(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.model = tiny_model()
+
+    def forward(self, ids):
+        return self.model(ids)
+
+
+@pytest.mark.parametrize("function", [simple, with_schedule])
+class TestBeforeTheFirstUpdate:
+    """What would end a run after an epoch, and lose its losses, is found at once; or it works."""
+
+    def test_a_llama_gets_its_sample(self, function, capsys):
+        history = function(llama(), loader(), loader(4))
+        assert len(history[0]) >= 4
+        samples = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("Ep ")]
+        assert len(samples) >= 2 and all(len(sample) == 55 for sample in samples)
+
+    def refuses(self, function, message, model=None, val=None, **changes):
+        model = model or tiny_model()
+        before = weights_of(model)
+        with pytest.raises(ValueError, match=message):
+            function(model, loader(), loader(4) if val is None else val, **changes)
+        assert_same_weights(weights_of(model), before)
+
+    def test_a_model_that_does_not_say_its_context(self, function):
+        model = Wrapper()
+        self.refuses(function, "model does not say how many tokens it reads at once: set model.context_length", model)
+        model.context_length = 16
+        assert len(function(model, loader(), loader(4))[0]) >= 4
+
+    def test_an_embedding_of_ones_own(self, function):
+        model = tiny_model()
+        model.tok_emb = torch.nn.Sequential(torch.nn.Embedding(97, 8), torch.nn.Linear(8, 24))
+        assert len(function(model, loader(), loader(4))[0]) >= 4
+
+    def test_an_id_outside_the_vocabulary(self, function):
+        self.refuses(
+            function, "token id 100; the model's vocabulary has 0 to 96", tokenizer=Letters(101), start_context="d"
+        )
+
+    @pytest.mark.parametrize("eval_iter", [0, -1])
+    def test_nothing_to_evaluate_on(self, function, eval_iter):
+        self.refuses(function, f"eval_iter={eval_iter} must be at least 1 batch, or None", eval_iter=eval_iter)
+
+    def test_an_empty_val_loader(self, function):
+        self.refuses(function, "val_loader has 0 batches", val=loader(1, drop_last=True), eval_iter=None)
 
 
 class TestTrainModelSimple:
@@ -560,6 +664,11 @@ class TestTrainModel:
         assert [norm > 1.5 for norm in norms] == [step < warmup for step in range(12)]  # every step after warm-up
         assert all(norm == pytest.approx(1.0, abs=1e-3) for norm in norms[warmup:])
         assert optimizer.param_groups[0]["lr"] == 1e-2
+
+    @pytest.mark.parametrize("warmup_steps", [None, "20", -1, math.nan])
+    def test_warm_up_is_a_number(self, warmup_steps):
+        with pytest.raises(ValueError, match=f"warmup_steps={warmup_steps!r} must be a number of updates"):
+            with_schedule(tiny_model(), loader(), loader(4), warmup_steps=warmup_steps)
 
     def test_small_gradients_are_left_alone(self):
         model = tiny_model()

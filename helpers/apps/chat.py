@@ -307,8 +307,8 @@ def read_options(parser: argparse.ArgumentParser, arguments: list[str] | None = 
     add("--style", choices=list(STYLES), help="plain continues the text, and is usual but for assistant and smollm2")
     options = parser.parse_args(arguments)
     options.style = options.style or usual_style(options.model)
-    if options.temperature < 0 or not 0 < options.top_p <= 1:
-        parser.error("--temperature must be at least 0, and --top-p above 0 and at most 1")
+    if not (options.temperature == 0 or 1e-6 <= options.temperature <= 1e6) or not 0 < options.top_p <= 1:
+        parser.error("--temperature must be 0 or from 1e-6 to 1e6, and --top-p above 0 and at most 1")
     if options.length < 1 or not 0 <= (options.seed or 0) <= LARGEST_SEED:
         parser.error(f"--length must be at least 1, and --seed from 0 to {LARGEST_SEED}")
     return options

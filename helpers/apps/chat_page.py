@@ -89,10 +89,11 @@ class Handler(BaseHTTPRequestHandler):
         """The page and its two files, and nothing else."""
         if not self._is_ours():
             return
-        if self.path == "/":
+        path = self.path.partition("?")[0]  # editors and bookmarks add a query to an address
+        if path == "/":
             self._send(200, self.server.page, "text/html; charset=utf-8", {"Content-Security-Policy": POLICY})
-        elif self.path in FILES:
-            self._send(200, FOLDER.joinpath(self.path[1:]).read_bytes(), FILES[self.path])
+        elif path in FILES:
+            self._send(200, FOLDER.joinpath(path[1:]).read_bytes(), FILES[path])
         else:
             self._send(404, b"There is only the page at /.")
 
@@ -151,10 +152,12 @@ class Handler(BaseHTTPRequestHandler):
         """Refuses what another site's page would send through the reader's browser to this port."""
         port = self.server.server_port
         here = (f"127.0.0.1:{port}", f"localhost:{port}")
-        origin = self.headers.get("Origin")
-        if self.headers.get("Host") in here and (origin is None or origin in [f"http://{host}" for host in here]):
+        host, origin = self.headers.get("Host"), self.headers.get("Origin")
+        if host in here and (origin is None or origin in [f"http://{own}" for own in here]):
             return True
-        self._send(403, b"This chat is open to pages of its own only.")
+        what = f"the page {origin!r:.80}" if host in here else f"a request to {host!r:.80}"
+        own = " or ".join(f"http://{host}" for host in here)
+        self._send(403, f"This chat is open to its own page only, at {own}: this is {what}.".encode("utf-8", "replace"))
         return False
 
     def _head(self, status: int, kind: str, more: dict[str, str] | None = None) -> None:

@@ -27,6 +27,7 @@ from ..files import progress_bar, write_text_whole, write_whole
 from ..tokenizers import END_OF_TEXT, get_tokenizer
 
 _PIECE = 1 << 20  # characters that are tokenized at once
+_END = END_OF_TEXT.to_bytes(2, "little")  # no text in UTF-8 ends with these two bytes
 
 
 class TokenWindows(Dataset):
@@ -54,8 +55,8 @@ class TokenWindows(Dataset):
 def open_corpus(folder: Path | str, file: Path | str | None = None) -> np.ndarray:
     """The ids of a folder of texts, as a read-only memory map of uint16 (N,). Tokenizes what is new or has changed.
 
-    Raises FileNotFoundError if there is no such folder, ValueError if it has no text, a text is not UTF-8, or the file
-    of tokens is damaged.
+    Raises FileNotFoundError if there is no such folder, ValueError if it has no text, a text is not UTF-8, the file of
+    tokens is damaged, or what is there is no such file, IsADirectoryError or PermissionError where none can be written.
     """
     folder = Path(folder).expanduser()
     place = folder.resolve()
@@ -63,6 +64,7 @@ def open_corpus(folder: Path | str, file: Path | str | None = None) -> np.ndarra
     sources = _sources(folder)
     made = _made_from(file)
     if made is None or made["files"] != sources:
+        _check_replaceable(file)
         made = _tokenize(folder, sources, file)
     ids = np.memmap(file, dtype="<u2", mode="r") if file.stat().st_size == 2 * made["tokens"] else None
     if ids is None or _checksum(ids) != made["crc32"]:
@@ -110,11 +112,28 @@ def _is_text(path: Path) -> bool:
 
 def _made_from(file: Path) -> dict | None:
     """What a file of tokens was made from; None if there is none yet, or nothing that says so."""
+    return _read_note(Path(f"{file}.json")) if file.is_file() else None
+
+
+def _read_note(note: Path) -> dict | None:
     try:
-        made = json.loads(Path(f"{file}.json").read_text(encoding="utf-8"))
-        return made if file.is_file() and made.keys() == {"files", "tokens", "crc32"} else None
+        made = json.loads(note.read_text(encoding="utf-8"))
+        return made if made.keys() == {"files", "tokens", "crc32"} else None
     except (FileNotFoundError, ValueError, AttributeError):
         return None
+
+
+def _check_replaceable(file: Path) -> None:
+    """Refuse what others have put at `file` and beside it. A file of tokens ends with the end-of-text token."""
+    note = Path(f"{file}.json")
+    if file.is_file():
+        with file.open("rb") as content:
+            content.seek(max(0, file.stat().st_size - len(_END)))
+            foreign = None if content.read() == _END else file
+    else:
+        foreign = note if note.exists() and _read_note(note) is None else None
+    if foreign is not None:
+        raise ValueError(f"{foreign} exists and is not a file of tokens that was made here; name another, or delete it")
 
 
 def _tokenize(folder: Path, sources: list[list], file: Path) -> dict:
@@ -163,7 +182,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         ids = open_corpus(options.folder, options.file)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     print(f"{len(ids):,} tokens in {ids.filename}")
 

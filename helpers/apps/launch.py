@@ -12,12 +12,15 @@ comes without libuv. For several machines call `torch.distributed.run` yourself.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+_PATIENCE = 40.0  # seconds for torchrun to end its processes; it gives them 30
 _TRIES = 3  # free ports to try: another program may take one before ours does
 
 
@@ -33,7 +36,7 @@ def launch(
 
     The result has `returncode`, 0 if all went well, and with `capture` what was printed: `stdout` and `stderr`. Without
     `port` a free one is found. Raises ValueError for a port that is taken or fewer than one process, FileNotFoundError
-    for a script that does not exist, subprocess.TimeoutExpired after `timeout` seconds.
+    for a script that does not exist, subprocess.TimeoutExpired after `timeout` seconds, when all processes have ended.
     """
     if processes < 1:
         raise ValueError(f"processes={processes} must be at least 1")
@@ -42,13 +45,36 @@ def launch(
     for last in (port is not None, *[False] * (_TRIES - 2), True):
         chosen = port if port is not None else free_port()
         command = launch_command(program, processes, *arguments, port=chosen)
-        result = subprocess.run(
-            command, env=environment(processes), capture_output=capture, text=True, encoding="utf-8", timeout=timeout
-        )
+        result = _run(command, environment(processes), timeout, capture)
         # Our own run has left its port by now: if somebody listens there, it was taken before the run could have it.
         if last or result.returncode == 0 or not is_taken(chosen):
             break
     return result
+
+
+def _run(
+    command: list[str], variables: dict[str, str], timeout: float | None, capture: bool
+) -> subprocess.CompletedProcess[str]:
+    """As subprocess.run. Torchrun ends its processes when it is asked to end, and leaves them when it is killed."""
+    pipe = subprocess.PIPE if capture else None
+    with subprocess.Popen(command, env=variables, stdout=pipe, stderr=pipe, text=True, encoding="utf-8") as process:
+        try:
+            stdout, stderr = process.communicate(timeout=timeout)
+        except BaseException as reason:
+            try:
+                if isinstance(reason, KeyboardInterrupt):  # Ctrl-C reaches torchrun as well
+                    _wait(process, 3.0)
+                process.terminate()
+                _wait(process, _PATIENCE)
+            finally:
+                process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+def _wait(process: subprocess.Popen, seconds: float) -> None:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.communicate(timeout=seconds)  # what is printed meanwhile must be read, or it waits for that
 
 
 def launch_command(program: str | Path, processes: int, *arguments: object, port: int) -> list[str]:
@@ -94,6 +120,7 @@ def main() -> None:
     parser.add_argument("program", help="a module, or a script that ends in .py")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="for the program")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         result = launch(options.program, options.processes, *options.arguments, port=options.port, capture=False)
     except (ValueError, FileNotFoundError) as error:

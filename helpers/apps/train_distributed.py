@@ -95,10 +95,15 @@ def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--seed", type=int, default=123, help="of first weights, order and dropout (%(default)s)")
     add("--eval-every", type=int, default=profile.pretraining_eval_freq, help="updates between two lines (%(default)s)")
     add("--checkpoint", type=Path, metavar="FILE", help="keep the state here, and go on from it if it is there")
-    add("--save-every", type=int, default=100, help="updates between two checkpoints (%(default)s)")
+    add("--save-every", type=int, help="updates between two checkpoints (100)")
     add("--bf16", action="store_true", help="compute in bfloat16")
     add("--fsdp", action="store_true", help="share out the weights, for models that do not fit")
     options = parser.parse_args(arguments)
+    if options.tokens is not None and options.text is None:
+        parser.error("--tokens says where the tokens of --text are kept, and --text is missing")
+    if options.save_every is not None and options.checkpoint is None:
+        parser.error("--save-every is for --checkpoint, which is missing")
+    options.save_every = 100 if options.save_every is None else options.save_every
     for name in ("epochs", "batch_size", "accumulate", "eval_every", "save_every"):
         if getattr(options, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
@@ -217,10 +222,14 @@ def main(arguments: list[str] | None = None) -> None:
     options = read_options(arguments)
     os.environ["TQDM_DISABLE"] = "1"  # the first process prints lines, the others nothing
     rank = int(os.environ.get("RANK", 0))
-    again = f"; the same command goes on from {options.checkpoint}" if options.checkpoint else ""
-    lost = f"process {rank} ends, because another process of the run has ended{again}"
+
+    def ended(reason: str, detail: str = "") -> str:
+        saved = options.checkpoint is not None and options.checkpoint.is_file()
+        return reason + (f"; the same command goes on from {options.checkpoint}" if saved else "") + detail
+
+    lost = f"process {rank} ends, because another process of the run has ended"
     if "RANK" in os.environ:  # torchrun ends the others with SIGTERM
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(lost))
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(ended(lost)))
     failure = None
     try:
         train(options, join_processes())
@@ -232,9 +241,9 @@ def main(arguments: list[str] | None = None) -> None:
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
-        sys.exit(f"{lost} ({first_line(error)})")
+        sys.exit(ended(lost, f" ({first_line(error)})"))
     except KeyboardInterrupt:
-        sys.exit(f"interrupted{again}")
+        sys.exit(ended("interrupted"))
     if dist.is_initialized():
         if not failure:
             dist.barrier()  # nobody leaves while another is still sending

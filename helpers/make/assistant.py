@@ -5,8 +5,8 @@
 
 It is chapter 7's recipe for 40 minutes instead of one: the same prompt style, the same loss on the answers only, but
 `--entries` practice entries (see `helpers.make.instruction_set`), each seen `--epochs` times. Only an adapter is
-trained, so that the result is a file of less than 3 MB beside the course model. The training saves as it goes; after an
-interruption, the same command goes on from the last save.
+trained, so that the result is a file of less than 3 MB beside the course model. The training saves as it goes, to a
+.training.pt beside it; after an interruption, the same command goes on from the last save.
 
 `evaluate` prints, by group of tasks, how many answers agree with the reference, and their token F1: for the test part
 of the embedded set, and for requests made of words that no entry to train on has.
@@ -24,6 +24,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ..checkpoints import load_checkpoint, save_checkpoint
+from ..files import check_writable
 from ..instructions import (
     PHI3,
     Entry,
@@ -41,7 +42,7 @@ from ..settings import get_device
 from ..texts import GROUPS
 from ..tokenizers import get_tokenizer
 from ..training import Progress, training_steps
-from .commands import run
+from .commands import at_least_one, run
 from .instruction_set import draw, kinds, make_entries, practice_entries
 
 RANK, ALPHA, TARGETS = 48, 96, "trf_blocks"  # a file of 2.66 MB, in 16 bits
@@ -54,7 +55,9 @@ SAVE_EVERY = 200  # updates
 def train(options: argparse.Namespace) -> None:
     """Train the adapter on practice entries and write it."""
     torch.manual_seed(options.seed)
-    device, checkpoint = get_device(options.device), options.adapter.with_suffix(".pt")
+    check_writable(options.adapter)  # now, not after the training
+    device = get_device(options.device)
+    checkpoint = options.kept_in = options.adapter.with_suffix(".training.pt")
     model, cfg = load_course_model(options.model)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
@@ -68,6 +71,8 @@ def train(options: argparse.Namespace) -> None:
         drop_last=True,
         collate_fn=partial(masked_collate_fn, allowed_max_length=cfg["context_length"], device=device),
     )
+    if not loader:
+        raise ValueError(f"--entries {options.entries} is less than a batch of {BATCH}")
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=PEAK_RATE, weight_decay=0.01)
     progress, updates = Progress(), options.epochs * len(loader)
@@ -139,8 +144,8 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
         command.add_argument("--device", help="cpu, cuda or mps")
         if name == "train":
             command.add_argument("adapter", type=Path, help="the file to write")
-            command.add_argument("--entries", type=int, default=160_000)
-            command.add_argument("--epochs", type=int, default=2)
+            command.add_argument("--entries", type=at_least_one, default=160_000)
+            command.add_argument("--epochs", type=at_least_one, default=2)
             command.add_argument("--keep-freed-memory", action="store_true", help="faster on Linux")
         else:
             command.add_argument("--adapter", type=Path, help="without one, the course model itself is asked")

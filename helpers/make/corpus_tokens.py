@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..files import existing_file, write_whole
+from ..files import check_writable, existing_file, write_whole
 from ..tokenizers import END_OF_TEXT, get_tokenizer
 
 SOURCES = {  # by folder and file name; the first pattern that fits decides
@@ -49,8 +49,9 @@ def prepare(corpus: Path, modern: Path, target: Path) -> None:
     """Tokenize the .txt files in `corpus`/simple, `corpus`/general and `modern` into one .npz file.
 
     Texts are UTF-8; in a file of many, a line `<|endoftext|>` separates them. Raises ValueError if there is no text to
-    train on, or no held-out text.
+    train on, or no held-out text, IsADirectoryError or PermissionError where `target` cannot be written.
     """
+    check_writable(target)  # now, not after the work
     files = {f"{path.parent.name}/{path.name}": path for path in sorted(corpus.glob("*/*.txt"))}
     files |= {f"modern/{path.name}": path for path in sorted(modern.glob("*.txt"))}
     tokenizer, training, held_out = get_tokenizer("gpt2"), {}, {}

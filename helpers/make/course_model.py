@@ -50,6 +50,7 @@ import torch
 import torch.nn.functional as F
 
 from ..checkpoints import load_checkpoint, read_checkpoint, save_checkpoint
+from ..files import check_writable
 from ..generation import generate
 from ..gpt import GPTModel, gpt_config, hidden_states, model_config
 from ..pretrained import load_course_model, save_course_model
@@ -58,7 +59,7 @@ from ..speed.fused import fuse
 from ..speed.loss import SoftmaxLoss
 from ..tokenizers import END_OF_TEXT, get_tokenizer
 from ..training import Progress, evaluated_steps
-from .commands import run
+from .commands import at_least_one, run
 from .corpus_tokens import VOCABULARY, Classes, DrawnWindows, prepare, read_tokens, windows_in_order
 from .distillation import DistillationLoss
 
@@ -155,7 +156,7 @@ class ClassLoss:
         """
         frequent = 1 + FREQUENT
         wanted = wanted[wanted >= frequent].unique().cpu()
-        others = frequent + torch.randperm(len(self.log_weight) - frequent)
+        others = frequent + torch.randperm(max(0, len(self.log_weight) - frequent))
         others = others[~torch.isin(others, wanted)]
         if len(others) <= SAMPLED:
             return None, self.log_weight
@@ -287,6 +288,8 @@ class Run:
 
 def train(options: argparse.Namespace) -> None:
     """Prolong a run at a constant learning rate, or begin it."""
+    check_writable(options.checkpoint)  # now, not after the first hundred updates
+    options.kept_in = options.checkpoint
     run = Run(options, options.checkpoint)
     run.go(options.updates, lambda step: 1.0, options.checkpoint)
     describe(with_all_tokens(run.model, run.classes), run.held_out, run.device)
@@ -294,7 +297,8 @@ def train(options: argparse.Namespace) -> None:
 
 def decay(options: argparse.Namespace) -> None:
     """End a run: let the learning rate fall to zero over `updates` updates, and write the model."""
-    own = options.model.with_suffix(".decay.pt")
+    check_writable(options.model)  # now, not after the training
+    own = options.kept_in = options.model.with_suffix(".decay.pt")
     begun = read_checkpoint(options.checkpoint)["progress"]["step"]
     names = ("updates", "mix", "batch", "rate", "exact", "dropout", "weight_decay")
     extra = {
@@ -357,13 +361,6 @@ def assignments(text: str, number: type = float) -> dict[str, float]:
     if min(found.values()) <= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form name=number,name=number, numbers above 0")
     return found
-
-
-def at_least_one(text: str) -> int:
-    """A whole number from 1 on."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
-    return int(text)
 
 
 def checked_number(text: str, expected: str, holds: Callable[[float], bool]) -> float:

@@ -7,7 +7,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..gpt import GELU, FeedForward, LayerNorm
-from .fused import FusedGELU, FusedLayerNorm
+from .fused import FusedGELU, FusedLayerNorm, gelu, layer_norm
+from .parts import register_linear
 
 
 def linear_few_rows(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:
@@ -33,6 +34,16 @@ def linear_few_rows(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:
     return out.reshape(*x.shape[:-1], len(weight))
 
 
+class FewRowsLinear(nn.Linear):
+    """`nn.Linear`, faster for up to 24 rows in float32 on a CPU (see `linear_few_rows`)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return linear_few_rows(self, x)
+
+
+register_linear(FewRowsLinear)
+
+
 def forward_few_rows(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """What `module(x)` gives, fast for a few rows: for exactly the course's classes and `nn.Linear`, hooks aside.
 
@@ -42,9 +53,9 @@ def forward_few_rows(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     if kind is nn.Linear:
         return linear_few_rows(module, x)
     if kind in (LayerNorm, FusedLayerNorm):
-        return FusedLayerNorm.forward(module, x)
+        return layer_norm(module, x)
     if kind in (GELU, FusedGELU):
-        return FusedGELU.forward(module, x)
+        return gelu(x)
     if kind is FeedForward:
         for layer in module.layers:
             x = forward_few_rows(layer, x)

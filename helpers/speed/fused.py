@@ -13,19 +13,29 @@ import torch.nn.functional as F
 from ..attention import MultiHeadAttention
 from ..gpt import GELU, LayerNorm
 from .blockwise import BlockwiseAttention
-from .parts import is_causal_attention, is_unchanged, is_unpatched, register_fused
+from .large_pages import LARGE, zeros_in_large_pages
+from .parts import (
+    has_global_hooks,
+    is_causal,
+    is_causal_attention,
+    is_dropout,
+    is_layer_norm,
+    is_unchanged,
+    is_unpatched,
+    register_fused,
+)
 
 
 class FusedMultiHeadAttention(MultiHeadAttention):
     """`MultiHeadAttention` through `scaled_dot_product_attention`. (B, T, d_in) to (B, T, d_out).
 
     With dropout on a CPU, that function would store the weights too, and draw the mask slowly: there the plain class
-    does it, with this module's dropout.
+    does it, with this module's dropout. So it does once the mask or the dropout was changed, or is listened to.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        dropout = self.dropout.p if self.training else 0.0
-        if dropout and x.device.type == "cpu":
+        dropout = getattr(self.dropout, "p", 0.0) if self.dropout.training else 0.0
+        if (dropout and x.device.type == "cpu") or not (is_dropout(self.dropout) and self._has_causal_mask()):
             return super().forward(x)
         batch, num_tokens, _ = x.shape
         if num_tokens > len(self.mask):
@@ -37,6 +47,17 @@ class FusedMultiHeadAttention(MultiHeadAttention):
         context = F.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout, is_causal=True)
         return self.out_proj(context.transpose(1, 2).reshape(batch, num_tokens, self.d_out))
 
+    def _has_causal_mask(self) -> bool:
+        """Whether the mask is still chapter 3's. It is compared again only after it was exchanged or written to."""
+        mask, known = self.mask, self.__dict__.get("_causal")
+        if torch.compiler.is_compiling() or mask.is_inference():  # neither counts what is written
+            return torch.compiler.is_compiling() or is_causal(mask)
+        if known is None or known[0] is not mask or known[1] != mask._version:
+            if not is_causal(mask):
+                return False
+            self._causal = mask, mask._version
+        return True
+
     def _project(self, x: torch.Tensor) -> torch.Tensor:
         """Queries, keys and values side by side, (B, T, 3 * d_out): one product in place of three.
 
@@ -44,24 +65,60 @@ class FusedMultiHeadAttention(MultiHeadAttention):
         """
         layers = self.W_query, self.W_key, self.W_value
         biases = [layer.bias for layer in layers if getattr(layer, "bias", None) is not None]
-        plain = all(type(layer) is nn.Linear and is_unchanged(layer) for layer in layers)
+        plain = not has_global_hooks() and all(type(layer) is nn.Linear and is_unchanged(layer) for layer in layers)
         if not plain or len(biases) not in (0, len(layers)):
             return torch.cat([layer(x) for layer in layers], dim=-1)
         return F.linear(x, torch.cat([layer.weight for layer in layers]), torch.cat(biases) if biases else None)
+
+
+def layer_norm(norm: LayerNorm, x: torch.Tensor) -> torch.Tensor:
+    """What `LayerNorm.forward` computes, as one operation. (..., emb_dim) to (..., emb_dim)."""
+    return F.layer_norm(x, norm.scale.shape, norm.scale, norm.shift, norm.eps)
+
+
+def gelu(x: torch.Tensor) -> torch.Tensor:
+    """What `GELU.forward` computes, as one operation."""
+    return F.gelu(x, approximate="tanh")
 
 
 class FusedLayerNorm(LayerNorm):
     """`LayerNorm` as one operation. (..., emb_dim) to (..., emb_dim)."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.layer_norm(x, self.scale.shape, self.scale, self.shift, self.eps)
+        return layer_norm(self, x) if is_unpatched(type(self)) else super().forward(x)
 
 
 class FusedGELU(GELU):
     """`GELU` as one operation."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.gelu(x, approximate="tanh")
+        return gelu(x) if is_unpatched(type(self)) else super().forward(x)
+
+
+class _Rows(torch.autograd.Function):
+    """Rows of a table (V, C) by their numbers (...): (..., C). The gradient's zeros are taken from large pages."""
+
+    @staticmethod
+    def forward(ctx, ids, table):
+        ctx.save_for_backward(ids)
+        ctx.like = table.shape, table.dtype, table.device
+        return F.embedding(ids, table)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        (ids,) = ctx.saved_tensors
+        return None, zeros_in_large_pages(*ctx.like).index_add_(0, ids.flatten(), grad.flatten(0, -2))
+
+
+class FusedEmbedding(nn.Embedding):
+    """`nn.Embedding` whose gradient on a CPU is put together faster; a table below 32 MiB gains nothing."""
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        plain = self.padding_idx is None and self.max_norm is None and not (self.scale_grad_by_freq or self.sparse)
+        if plain and self.weight.is_cpu and self.weight.nbytes >= LARGE and not torch.compiler.is_compiling():
+            return _Rows.apply(ids, self.weight)
+        return super().forward(ids)
 
 
 class FusedDropout(nn.Dropout):
@@ -84,6 +141,7 @@ _FUSED = {
     LayerNorm: FusedLayerNorm,
     GELU: FusedGELU,
     nn.Dropout: FusedDropout,
+    nn.Embedding: FusedEmbedding,
 }
 register_fused(_FUSED)
 
@@ -96,11 +154,14 @@ def fuse(model: torch.nn.Module) -> torch.nn.Module:
     """
     for module in list(model.modules()):
         kind = type(module)
-        if kind in _FUSED and is_unpatched(kind) and (kind is not MultiHeadAttention or _is_fusible(module)):
+        if kind in _FUSED and is_unpatched(kind) and _FUSIBLE.get(kind, lambda module: True)(module):
             module.__class__ = _FUSED[kind]
     return model
 
 
 def _is_fusible(attention: MultiHeadAttention) -> bool:
     """Whether attention has the mask that the fused kernel takes for granted, and a dropout that nothing listens to."""
-    return is_causal_attention(attention) and is_unchanged(attention.dropout)
+    return is_causal_attention(attention) and is_dropout(attention.dropout)
+
+
+_FUSIBLE = {MultiHeadAttention: _is_fusible, LayerNorm: is_layer_norm}

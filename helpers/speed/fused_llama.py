@@ -12,8 +12,8 @@ import torch.nn.functional as F
 
 from ..llama import GroupedQueryAttention, LayerCache, LlamaModel, RMSNorm, rotate
 from .blockwise import BlockwiseAttention
-from .few_rows import linear_few_rows
-from .parts import is_course_llama, register_fused, register_linear
+from .few_rows import FewRowsLinear
+from .parts import is_course_llama, register_fused
 
 
 class FusedRMSNorm(RMSNorm):
@@ -21,13 +21,6 @@ class FusedRMSNorm(RMSNorm):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.rms_norm(x, self.scale.shape, self.scale, self.eps)
-
-
-class FewRowsLinear(nn.Linear):
-    """`nn.Linear`, faster for up to 24 rows in float32 on a CPU (see `linear_few_rows`)."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return linear_few_rows(self, x)
 
 
 class FusedGroupedQueryAttention(GroupedQueryAttention):
@@ -73,7 +66,6 @@ class FusedGroupedQueryAttention(GroupedQueryAttention):
 
 _FUSED = {GroupedQueryAttention: FusedGroupedQueryAttention, RMSNorm: FusedRMSNorm}
 register_fused(_FUSED)
-register_linear(FewRowsLinear)
 
 
 def fuse_llama(model: LlamaModel) -> LlamaModel:

@@ -81,7 +81,8 @@ def forward_cached(model: GPTModel, idx: torch.Tensor, cache: KVCache, new: torc
         if cache.even:
             keys[:, :, cache.longest : longest], values[:, :, cache.longest : longest] = k, v
         else:
-            keys[rows, :, positions], values[rows, :, positions] = k.transpose(1, 2), v.transpose(1, 2)
+            keys[rows, :, positions] = k.transpose(1, 2).to(keys.dtype)  # under autocast it is in another
+            values[rows, :, positions] = v.transpose(1, 2).to(values.dtype)
         mixed = F.scaled_dot_product_attention(q, keys[:, :, :longest], values[:, :, :longest], attn_mask=mask)
         mixed = mixed.transpose(1, 2).reshape(batch, count, att.d_out)
         x = x + forward_few_rows(att.out_proj, mixed if real is None else mixed[real])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from ..gpt import hidden_states
 from ..settings import bfloat16_is_native
 from .fused import fuse
+from .large_pages import zeros_in_large_pages
 from .parts import is_course_gpt
 
 
@@ -41,6 +43,8 @@ def speed_up(
         counted = targets != -100  # what cross_entropy leaves out
         if not counted.all():
             hidden, targets = hidden[counted], targets[counted]
+        if (targets < 0).any() or (targets >= len(model.out_head.weight)).any():
+            return loss_function(input_batch, target_batch, model, device)  # which says what is wrong with them
         return SoftmaxLoss.apply(hidden, model.out_head.weight, targets)
 
     return fast_loss
@@ -97,11 +101,13 @@ class SoftmaxLoss(torch.autograd.Function):
         else:
             column_of = torch.full((len(table),), -1, device=table.device)  # -1: this class has no column
             column_of[columns] = torch.arange(len(columns), device=table.device)
-        used = (table if columns is None else table[columns]).to(dtype)  # (K, C)
+        # Blocks of this size come fresh from the system in each step.
+        count, block = len(table if columns is None else columns), partial(zeros_in_large_pages, device=table.device)
+        used = block((count, table.shape[1]), dtype).copy_(table if columns is None else table[columns])  # (K, C)
         inputs, share, total = hidden.to(dtype), 1 / len(hidden), 0.0  # each position's share of the mean
         d_hidden, d_used = torch.empty_like(hidden), None
-        d_table = None if columns is None else torch.zeros_like(table)
-        buffer = used.new_empty(min(chunk, len(hidden)), len(used))
+        d_table = None if columns is None else block(table.shape, table.dtype)
+        buffer, part = block((min(chunk, len(hidden)), count), dtype), block(used.shape, dtype)
         tile = rows_in_cache(used, chunk)
         for x, y, dx in zip(inputs.split(chunk), targets.split(chunk), d_hidden.split(chunk), strict=True):
             logits = torch.mm(x, used.T, out=buffer[: len(x)])  # (n, K)
@@ -113,8 +119,8 @@ class SoftmaxLoss(torch.autograd.Function):
             total += losses.sum()
             scale = (share / whole)[:, None]
             dx.copy_((logits @ used) * scale)
-            part = logits.T @ (x * scale).to(dtype)  # (K, C)
-            d_used = part.to(table.dtype) if d_used is None else d_used.add_(part)
+            torch.mm(logits.T, (x * scale).to(dtype), out=part)  # (K, C)
+            d_used = block(part.shape, table.dtype).copy_(part) if d_used is None else d_used.add_(part)
             if columns is not None:
                 d_own = rest.masked_fill(inside, 0)[:, None] * -scale  # (n, 1)
                 dx += d_own * own

@@ -23,14 +23,32 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..gpt import GPTModel
+from .few_rows import FewRowsLinear
 from .parts import is_unchanged, register_linear
 
 
 class OtherFormat(nn.Module):
     """What the layers here share: they save their weights in the usual form, and cannot load others."""
 
+    bias: torch.Tensor | None
+
     def plain_weight(self) -> torch.Tensor:
         """The weights as `nn.Linear` has them, (d_out, d_in)."""
+        raise NotImplementedError
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """What `plain_weight` gives, for code that was written for `nn.Linear`."""
+        return self.plain_weight()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., d_in) to (..., d_out). Where x needs gradients, by the plain weights: the kernels here give none."""
+        if torch.is_grad_enabled() and x.requires_grad:
+            return F.linear(x, self.plain_weight(), self.bias)
+        return self.multiply(x)
+
+    def multiply(self, x: torch.Tensor) -> torch.Tensor:
+        """The product without gradients, (..., d_in) to (..., d_out)."""
         raise NotImplementedError
 
     def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
@@ -55,13 +73,14 @@ class ColumnLinear(OtherFormat):
         padded = F.pad(linear.weight.detach().to(self.dtype), (0, 0, 0, -self.d_out % width))
         self.blocks = len(padded) // width
         pieces = padded.view(self.blocks, width, self.d_in).transpose(1, 2).reshape(-1, width)  # (blocks * d_in, width)
-        self.register_buffer("weight", self.pack(pieces))
+        self.register_buffer("packed", self.pack(pieces), persistent=False)
         self.register_buffer("rows", torch.arange(len(pieces), dtype=torch.int32), persistent=False)
         starts = torch.arange(0, self.few * len(pieces), self.d_in, dtype=torch.int32)
         self.register_buffer("starts", starts, persistent=False)  # where each sum begins
         self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach().to(self.dtype), False)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def multiply(self, x: torch.Tensor) -> torch.Tensor:
+        """As in `OtherFormat`."""
         flat = x.reshape(1, -1, self.d_in)  # (1, N, d_in)
         count = flat.shape[1]
         if count <= self.few:
@@ -71,13 +90,14 @@ class ColumnLinear(OtherFormat):
             out = self.sum_pieces(rows, self.starts[: self.blocks * count], factors)
             out = out.view(self.blocks, count, self.width)
         else:
-            out = flat @ self.unpack(self.weight).view(self.blocks, self.d_in, -1)  # (blocks, N, width)
+            out = flat @ self.unpack(self.packed).view(self.blocks, self.d_in, -1)  # (blocks, N, width)
         out = out.transpose(0, 1).reshape(count, self.blocks * self.width)[:, : self.d_out]
         out = out if self.bias is None else out + self.bias
         return out.reshape(*x.shape[:-1], self.d_out)
 
     def plain_weight(self) -> torch.Tensor:
-        columns = self.unpack(self.weight).view(self.blocks, self.d_in, -1)  # (blocks, d_in, width)
+        """As in `OtherFormat`."""
+        columns = self.unpack(self.packed).view(self.blocks, self.d_in, -1)  # (blocks, d_in, width)
         return columns.transpose(1, 2).reshape(-1, self.d_in)[: self.d_out].clone()
 
 
@@ -88,7 +108,7 @@ class BFloat16Linear(ColumnLinear):
     pack = unpack = staticmethod(lambda pieces: pieces)
 
     def sum_pieces(self, rows: torch.Tensor, starts: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-        return torch.embedding_bag(self.weight, rows, starts, False, 0, False, factors)[0]  # 0: their sum
+        return torch.embedding_bag(self.packed, rows, starts, False, 0, False, factors)[0]  # 0: their sum
 
 
 class Int8Linear(ColumnLinear):
@@ -106,7 +126,7 @@ class Int8Linear(ColumnLinear):
 
     def sum_pieces(self, rows: torch.Tensor, starts: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
         kernel = _quantized("embedding_bag_byte_rowwise_offsets")
-        return kernel(self.weight, rows, starts, per_sample_weights=factors)
+        return kernel(self.packed, rows, starts, per_sample_weights=factors)
 
 
 def _quantized(name: str) -> Callable[..., torch.Tensor]:
@@ -133,10 +153,12 @@ class PackedLinear(OtherFormat):
     def _pack(weight: torch.Tensor) -> torch.Tensor:
         return torch.ops.mkldnn._reorder_linear_weight(weight, 8)  # rows that the order is chosen for
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def multiply(self, x: torch.Tensor) -> torch.Tensor:
+        """As in `OtherFormat`."""
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
 
     def plain_weight(self) -> torch.Tensor:
+        """As in `OtherFormat`."""
         return self.packed.to_dense()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -151,10 +173,10 @@ for _kind in (BFloat16Linear, Int8Linear, PackedLinear):
 
 
 def _exchange(model: GPTModel, kind: type[nn.Module]) -> GPTModel:
-    """Convert the layers that are exactly `nn.Linear` and unchanged; any other computes as it did."""
+    """Convert the layers that are exactly `nn.Linear`, or `FewRowsLinear`, and unchanged; others stay as they are."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if type(child) is nn.Linear and is_unchanged(child):
+            if type(child) in (nn.Linear, FewRowsLinear) and is_unchanged(child):
                 setattr(module, name, kind(child))
     return model.eval()
 

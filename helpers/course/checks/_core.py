@@ -9,6 +9,7 @@ from __future__ import annotations
 import dis
 import functools
 import html
+import inspect
 import json
 import re
 import traceback
@@ -173,6 +174,16 @@ def exercise(
         title = f"Exercise {number}"
         guard = functools.partial(_guarded, signature=signature, may_return_none=may_return_none)
 
+        parameters = inspect.signature(check)
+
+        def handing_in(count: int) -> str:
+            names = list(parameters.parameters)
+            several = " Numbers that belong together are one answer: put them into a pair or a list." * (
+                len(names) == 1
+            )
+            arguments = f"{count} argument{'s' * (count != 1)}"
+            return f"Hand it in as {check.__name__}({', '.join(names)}), and not with {arguments}.{several}"
+
         @functools.wraps(check)
         def checker(*answers: Any, **named: Any) -> Verdict:
             return _counted(judge(*answers, **named))
@@ -183,6 +194,10 @@ def exercise(
                 return Verdict(None, title, NO_ANSWER)
             if any(map(is_stub, given)):
                 return Verdict(None, title, "Write the body in place of the three dots and run the cell again.")
+            try:
+                parameters.bind(*answers, **named)
+            except TypeError:
+                return Verdict(False, title, handing_in(len(given)))
             try:
                 with torch.random.fork_rng(devices=[]):
                     torch.default_generator.manual_seed(_SEED)  # torch.manual_seed would seed the GPUs as well

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # Links that are not those of a paper on arXiv, and what one may take them for.
 _OTHERS = {
     "https://github.com/karpathy/nanoGPT": "That is not an arXiv link",
-    "https://example.com/arxiv/1706.03762": "The address is example.com, and a word in its path does not change that",
+    "https://example.com/arxiv.org/abs/1706.03762": "The address is example.com, whatever name its path has",
     "https://arxiv.org/list/cs.CL/2405.1": "That is a list of papers on arXiv and not a paper, which is at abs or pdf",
 }
 

@@ -156,7 +156,7 @@ def exercise_d_2(answer: Sequence[float]) -> str:
 def _squared_distance(rates: Iterable[float], square: float = 100.0) -> float:
     """Mean squared distance from the minimum of the noisy valley of section D.2.2 after updates at these rates."""
     for rate in rates:
-        square = (1 - rate) ** 2 * square + rate**2
+        square = min((1 - rate) * (1 - rate) * square + rate * rate, 1e300)  # ** would raise OverflowError
     return square
 
 
@@ -176,16 +176,19 @@ def exercise_d_3(answer: Callable[[int], Sequence[float]]) -> str:
         expect(all(math.isfinite(rate) and rate >= 0 for rate in given), "A learning rate is finite, from 0 on.")
         least, reached = _best_cosine(total), _squared_distance(given)
         found.append((given, reached, least))
-        reports.append(f"total={total}: you reach {reached:.4f}, the best half cosine {least:.4f}.")
+        shown = f"{reached:.4f}" if reached < 1e4 else f"{reached:.0e}"
+        reports.append(f"total={total}: you reach {shown}, the best half cosine {least:.4f}.")
     if all(reached < least for _, reached, least in found):
         return (
             "Long steps while the distance is large beside the noise, then ever shorter ones. Nothing does better here "
             "than about 1 / (step + 1), with which the last point is the mean of all that the noisy gradients said."
         )
     report = "\n".join(reports)
+    large = any(max(given) > 2 or reached > 100 for given, reached, _ in found)
+    expect(not large, f"Your largest rates are too large: their steps lead away from the minimum.\n{report}")
     constant = all(max(given) == min(given) for given, _, _ in found)
     expect(not constant, f"A constant rate is too short at the start, too long at the end, or both.\n{report}")
-    far = all(math.prod(1 - rate for rate in given) ** 2 * 100 > reached / 2 for given, reached, _ in found)
+    far = all((10 * math.prod(1 - rate for rate in given)) ** 2 > reached / 2 for given, reached, _ in found)
     expect(not far, f"What is left is mostly the distance from the start: the rates are too small to arrive.\n{report}")
     expect(any(reached < least for _, reached, least in found), f"Your rates do not beat the cosine yet.\n{report}")
     raise Hint(f"Your rates beat the cosine for some lengths only. How should they depend on the length?\n{report}")

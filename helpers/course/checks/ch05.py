@@ -115,14 +115,14 @@ def exercise_5_a(answer: Callable) -> str:
 
 
 class _Watch:
-    """Notes the mode in which a model reads batches of each size."""
+    """Notes how a model reads batches of each size: in training mode or not, and with gradients or not."""
 
     def __init__(self, model: torch.nn.Module):
-        self.modes: dict[int, set[bool]] = {}
+        self.modes: dict[int, set[tuple[bool, bool]]] = {}
         model.register_forward_pre_hook(self.note)
 
     def note(self, model: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-        self.modes.setdefault(len(given[0]), set()).add(model.training)
+        self.modes.setdefault(len(given[0]), set()).add((model.training, torch.is_grad_enabled()))
 
 
 def _overfitting(seed: int) -> tuple[GPTModel, DataLoader, DataLoader, torch.optim.Optimizer]:
@@ -168,13 +168,13 @@ def exercise_5_b(answer: Callable) -> str:
         expect(2 in modes, f"{case} No batch of train_loader was read.")
         expect(3 in modes, f"{case} No batch of val_loader was read.")
         expect(
-            True not in modes[3],
+            not any(training for training, _ in modes[3]),
             f"{case} A batch of val_loader was read in training mode: dropout makes its loss larger and random.",
         )
         expect(
-            False not in modes[2],
-            f"{case} A batch of train_loader was read in evaluation mode. Who puts the model back into training mode "
-            "after an evaluation?",
+            (False, True) not in modes[2],  # without gradients it is the training loss that is evaluated
+            f"{case} A batch of train_loader was read in evaluation mode, with gradients. Who puts the model back into "
+            "training mode after an evaluation?",
         )
         shared = min(len(got), len(losses))
         expect(len(got) > 0, f"{case} The list of losses is empty.")

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ...files import first_line
 from ...gpt import GPTModel, gpt_config
 from ...instructions import (
     PHI3,
@@ -366,8 +367,8 @@ def exercise_7_d(lessons: Sequence[Entry], unseen: Sequence[Entry] = (), taught:
     expect(known == 0, f"{known} of your unseen entries have an instruction of the course's set: that is no new task.")
     answers = {entry["output"] for entry in unseen}
     expect(len(answers) > 2, "Nearly all unseen entries have the same answer, which can be learned without the input.")
-    context = len(taught.pos_emb.weight)
-    written = answer_entries(taught, unseen, get_tokenizer(), context, 30, PHI3)
+    expect(hasattr(taught, "pos_emb"), f"taught is a {type(taught).__name__}: the GPT itself is expected.")
+    written = _answers_of(taught, unseen)
     right = sum(exact_match(answer, entry["output"]) for answer, entry in zip(written, unseen, strict=True))
     said = f"the request {unseen[0]['instruction']!r} {unseen[0]['input']!r} is answered {written[0]!r}"
     expect(
@@ -388,8 +389,16 @@ def exercise_7_d(lessons: Sequence[Entry], unseen: Sequence[Entry] = (), taught:
     )
 
 
+def _answers_of(model: torch.nn.Module, entries: Sequence[Entry]) -> list[str]:
+    """The model's answers. Raises `Hint` where it gives none: its training diverged, or an entry is too long."""
+    try:
+        return answer_entries(model, entries, get_tokenizer(), len(model.pos_emb.weight), 30, PHI3)
+    except (ValueError, RuntimeError) as error:
+        raise Hint(f"The model cannot be asked: {first_line(error, 300).rstrip('.')}.") from None
+
+
 def _f1_of(model: torch.nn.Module, entries: Sequence[Entry]) -> float:
-    answers = answer_entries(model, entries, get_tokenizer(), len(model.pos_emb.weight), 30, PHI3)
+    answers = _answers_of(model, entries)
     return sum(token_f1(answer, e["output"]) for answer, e in zip(answers, entries, strict=True)) / len(entries)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,8 @@ def exercise_llama_1(answer: Callable[[Turn], bool]) -> str:
         calls: list[int] = []
 
         def counted(x, position, turn=turn, calls=calls):
-            expect_kind(position, int, "For turn(x, position), a whole number as the position")
+            expect_kind(position, Integral, "For turn(x, position), a whole number as the position")
+            position = int(position)
             expect(0 <= position < 600, f"turn was called with the position {position}; it knows 0 to 599.")
             calls.append(position)
             return turn(x, position)

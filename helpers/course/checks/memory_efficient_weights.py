@@ -28,14 +28,16 @@ class _Block(bytearray):
 
 
 class _File:
-    """A stand-in for a file of weights in bfloat16, and how many of the tensors read of it were alive at once."""
+    """A stand-in for a file of weights in bfloat16, what was read of it, and how many of those were alive at once."""
 
     def __init__(self, weights: Mapping[str, torch.Tensor]):
         self.weights, self.alive, self.most = weights, [], 0
+        self.read_names: list[str] = []
 
     def read(self, name: str) -> torch.Tensor:
         if name not in self.weights:
             raise Hint(f"read is called with {name!r}, which is not one of the names.")
+        self.read_names.append(name)
         weight = self.weights[name]
         block = _Block(weight.numel() * 2)
         tensor = torch.frombuffer(block, dtype=torch.bfloat16).view(weight.shape)
@@ -76,6 +78,8 @@ def exercise_memory_1(answer: Callable[[nn.Module, list[str], Callable[[str], to
             f"{file.most} of {len(names)} tensors of the file were in memory at the same time. Read one, put it into "
             "the model, and only then read the next.",
         )
+        again = len(file.read_names) - len(set(file.read_names))
+        expect(again == 0, f"{again} of {len(names)} tensors were read again. Reading is slow: read each one once.")
     return (
         "At no time is more in memory than the model itself and a weight or two. The peak no longer depends on the "
         "file's format, and a file that is twice as large as the memory that is left can still be read."

@@ -161,7 +161,7 @@ class TestAssistant:
 
     @pytest.fixture(name="adapter")
     def adapter_file(self, path, tmp_path):
-        model, _ = load_course_model(path)
+        model = load_course_model(path)[0].requires_grad_(False)
         replace_linear_with_lora(model, 2, 4, "trf_blocks")
         for layer in lora_layers(model).values():
             layer.lora.B.data.fill_(0.05)

@@ -127,6 +127,7 @@ class Payload:
 
 
 def with_lora(model):
+    model.requires_grad_(False)
     replace_linear_with_lora(model, 2, 4, "att")
     return model
 

@@ -872,7 +872,8 @@ class TestLoRA:
     )
     def test_adapters_come_back(self, tmp_path, config, seed, rank, alpha, targets, head):
         config["n_layers"] = max(1, config["n_layers"])
-        model, base = lively_model(seed, **config), lively_model(seed, **config)
+        model, base = lively_model(seed, **config), lively_model(seed, **config).requires_grad_(False)
+        model.requires_grad_(False)
         if head:
             model.out_head = nn.Linear(config["emb_dim"], 3)
         replace_linear_with_lora(model, rank, alpha, targets)

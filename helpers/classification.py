@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from .files import existing_file, first_line
-from .guards import adapt, evaluation_mode, guard
+from .guards import adapt, check_numbers, evaluation_mode, guard
 from .stop_button import interruptible
 from .tokenizers import takes_tokenizer
 from .training import Progress, WithContext, evaluated_steps
@@ -157,6 +157,13 @@ def _check_labels(target_batch: torch.Tensor, classes: int) -> None:
         raise ValueError(f"target_batch has the label {wrong}; the model has the classes 0 to {classes - 1}")
 
 
+class _WithNumbers(WithContext):
+    """A `WithContext` whose logits must not be NaN: the first class would win in silence."""
+
+    def forward(self, in_idx: torch.Tensor) -> torch.Tensor:
+        return check_numbers(super().forward(in_idx))
+
+
 def expects_labels(loss_function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     """A decorator: labels that are not classes raise ValueError as soon as the model has said how many there are."""
 
@@ -194,7 +201,7 @@ def _check_batches(data_loader: DataLoader, num_batches: int | None) -> None:
         raise ValueError(f"data_loader has {len(data_loader)} batches and num_batches={num_batches}: nothing to count")
 
 
-@adapt("model", WithContext)
+@adapt("model", _WithNumbers)
 @guard(_check_batches)
 def calc_accuracy_loader(
     data_loader: DataLoader,
@@ -272,7 +279,7 @@ def _check_text(text: str, tokenizer: Any) -> None:
         raise ValueError("text is empty: there is nothing to classify")
 
 
-@adapt("model", WithContext)
+@adapt("model", _WithNumbers)
 @guard(_check_max_length)
 @takes_tokenizer
 @guard(_check_text)

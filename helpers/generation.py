@@ -283,11 +283,16 @@ def _device(model: torch.nn.Module, rows: list[torch.Tensor]) -> torch.device:
 
 def _check_ids(model: torch.nn.Module, rows: list[torch.Tensor]) -> None:
     """Raise ValueError for ids that are not in the vocabulary, where a model's embedding says how many there are."""
-    words = _table_length(getattr(model, "tok_emb", None))
+    words = vocabulary_size(model)
     largest, smallest = max(int(row.max()) for row in rows), min(int(row.min()) for row in rows)
     if words is not None and not 0 <= smallest <= largest < words:
         wrong = smallest if smallest < 0 else largest
         raise ValueError(f"the prompt holds the token id {wrong}; the model's vocabulary has 0 to {words - 1}")
+
+
+def vocabulary_size(model: torch.nn.Module) -> int | None:
+    """How many tokens a model's embedding has; None for a model that does not say."""
+    return _table_length(getattr(model, "tok_emb", None))
 
 
 def _table_length(embedding: Any) -> int | None:

@@ -155,10 +155,11 @@ class HuggingFaceTokenizer:
 
     def encode(self, text: str, *, allowed_special: Collection[str] = ()) -> list[int]:
         """Token ids of `text`; `allowed_special` names the special tokens that are one id in it, "all" means each."""
+        from .bpe import split_special  # that module needs this one
+
         allowed = [token for token in self.special_tokens if allowed_special == "all" or token in allowed_special]
-        pattern = "|".join(map(re.escape, sorted(allowed, key=len, reverse=True)))  # the longest first
         ids = []
-        for number, piece in enumerate(re.split(f"({pattern})", text) if allowed else [text]):
+        for number, piece in enumerate(split_special(text, allowed)):
             ids += [self.special_tokens[piece]] if number % 2 else self.encode_ordinary(piece)
         return ids
 

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from .files import progress_bar
-from .generation import context_length, generate_text_simple
-from .guards import adapt, check_numbers, evaluation_mode, guard, printable
+from .generation import context_length, generate_text_simple, vocabulary_size
+from .guards import adapt, evaluation_mode, guard, printable
 from .speed.loss import speed_up
 from .stop_button import interruptible
 from .tokenizers import takes_tokenizer
@@ -116,8 +116,8 @@ def evaluate_model(
 class WithContext(torch.nn.Module):
     """A model of any kind as the notebooks read a `GPTModel`: `pos_emb.weight` has a row for each position.
 
-    Calling it gives the model's logits. Raises ValueError if they are NaN, and where `pos_emb` is asked of a model that
-    does not say its context length.
+    Calling it gives the model's logits. Raises ValueError where `pos_emb` is asked of a model that does not say its
+    context length.
     """
 
     def __init__(self, model: torch.nn.Module):
@@ -125,7 +125,7 @@ class WithContext(torch.nn.Module):
         self.model = model
 
     def forward(self, in_idx: torch.Tensor) -> torch.Tensor:
-        return check_numbers(self.model(in_idx))
+        return self.model(in_idx)
 
     @property
     def pos_emb(self) -> SimpleNamespace:
@@ -373,14 +373,13 @@ def _check_sample(model: torch.nn.Module, start_context: str, tokenizer: Any) ->
     """Find out before the first update, not after an epoch, that no sample can be printed."""
     if not isinstance(start_context, str):
         raise ValueError(f"start_context is a {type(start_context).__name__}: a string is expected")
-    ids, table = text_to_token_ids(start_context, tokenizer), getattr(getattr(model, "tok_emb", None), "weight", None)
+    ids, words = text_to_token_ids(start_context, tokenizer), vocabulary_size(model)
     token_ids_to_text(ids, tokenizer)
     _ = WithContext(model).pos_emb  # an error for a model that does not say its context length
     if ids.numel() == 0:
         raise ValueError(f"start_context={start_context!r} has no token to continue from")
-    if isinstance(table, torch.Tensor) and ids.max() >= len(table):
-        last = len(table) - 1
-        raise ValueError(f"start_context has the token id {ids.max()}; the model's vocabulary has 0 to {last}")
+    if words is not None and ids.max() >= words:
+        raise ValueError(f"start_context has the token id {ids.max()}; the model's vocabulary has 0 to {words - 1}")
 
 
 @guard(_check_sample)

@@ -50,8 +50,10 @@ class FusedMultiHeadAttention(MultiHeadAttention):
     def _has_causal_mask(self) -> bool:
         """Whether the mask is still chapter 3's. It is compared again only after it was exchanged or written to."""
         mask, known = self.mask, self.__dict__.get("_causal")
-        if torch.compiler.is_compiling() or mask.is_inference():  # neither counts what is written
-            return torch.compiler.is_compiling() or is_causal(mask)
+        if torch.compiler.is_compiling():
+            return True
+        if mask.is_inference():  # such a tensor does not count how often it was written to
+            return is_causal(mask)
         if known is None or known[0] is not mask or known[1] != mask._version:
             if not is_causal(mask):
                 return False

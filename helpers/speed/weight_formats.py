@@ -86,14 +86,14 @@ class ColumnLinear(OtherFormat):
         count = flat.shape[1]
         if count <= self.few:
             rows = self.rows
-            if count > 1:  # for one token of one text, each call counts
+            if count != 1:  # for one token of one text, each call counts
                 rows = rows.view(-1, 1, self.d_in).expand(-1, count, -1).reshape(-1).contiguous()
             factors = flat.expand(self.blocks, -1, -1).reshape(-1)  # (blocks * N * d_in,), as rows
             factors = factors.contiguous()  # a single number would be expanded, which the kernel for 8 bits cannot read
             out = self.sum_pieces(rows, self.starts[: self.blocks * count], factors)
         else:
             out = flat @ self.unpack(self.packed).view(self.blocks, self.d_in, -1)
-        if count > 1:
+        if count != 1:
             out = out.view(self.blocks, count, self.width).transpose(0, 1)
         out = out.reshape(count, self.blocks * self.width)
         out = out if out.shape[1] == self.d_out else out[:, : self.d_out]  # the last piece may be longer
